@@ -1,0 +1,4 @@
+//! API types.
+#![allow(missing_docs)]
+
+pub mod kubevirt;
