@@ -1,0 +1,14 @@
+//! The words of the wiring, as types: no effects, no I/O, serialisable.
+
+mod attachment;
+mod guest;
+mod ifname;
+mod mac;
+
+pub use attachment::{
+    Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, PodInterface,
+    Protocol, Vlan,
+};
+pub use guest::{DhcpV4, GuestNic, StaticRoute};
+pub use ifname::{IfName, IfNameError};
+pub use mac::{MacAddr, MacAddrError};
