@@ -170,11 +170,7 @@ pub struct DataVolumeSourceVDDK {
     pub backing_file: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra_args: Option<String>,
-    #[serde(
-        rename = "initImageURL",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "initImageURL", default, skip_serializing_if = "Option::is_none")]
     pub init_image_url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,

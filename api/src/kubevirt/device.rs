@@ -16,11 +16,7 @@ pub struct Devices {
     pub autoattach_pod_interface: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoattach_serial_console: Option<bool>,
-    #[serde(
-        rename = "autoattachVSOCK",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "autoattachVSOCK", default, skip_serializing_if = "Option::is_none")]
     pub autoattach_vsock: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_multi_queue: Option<bool>,
@@ -82,11 +78,7 @@ pub struct GPU {
     pub request_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    #[serde(
-        rename = "virtualGPUOptions",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "virtualGPUOptions", default, skip_serializing_if = "Option::is_none")]
     pub virtual_gpu_options: Option<VGPUOptions>,
 }
 

@@ -16,11 +16,7 @@ pub struct Disk {
     pub cdrom: Option<CDRomTarget>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_block_tracking: Option<bool>,
-    #[serde(
-        rename = "dedicatedIOThread",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "dedicatedIOThread", default, skip_serializing_if = "Option::is_none")]
     pub dedicated_io_thread: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskTarget>,

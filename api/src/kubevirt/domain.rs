@@ -2,8 +2,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CPU, Chassis, Clock, Devices, DiskIOThreads, Features, Firmware, LaunchSecurity, Memory,
-    ResourceRequirements,
+    CPU, Chassis, Clock, Devices, DiskIOThreads, Features, Firmware, LaunchSecurity, Memory, ResourceRequirements,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -140,16 +140,8 @@ pub struct MultusNetwork {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodNetwork {
-    #[serde(
-        rename = "vmIPv6NetworkCIDR",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "vmIPv6NetworkCIDR", default, skip_serializing_if = "Option::is_none")]
     pub vm_i_pv6_network_cidr: Option<String>,
-    #[serde(
-        rename = "vmNetworkCIDR",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "vmNetworkCIDR", default, skip_serializing_if = "Option::is_none")]
     pub vm_network_cidr: Option<String>,
 }

@@ -67,17 +67,9 @@ pub struct VirtualMachineCondition {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageMigratedVolumeInfo {
-    #[serde(
-        rename = "destinationPVCInfo",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "destinationPVCInfo", default, skip_serializing_if = "Option::is_none")]
     pub destination_pvc_info: Option<PersistentVolumeClaimInfo>,
-    #[serde(
-        rename = "sourcePVCInfo",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "sourcePVCInfo", default, skip_serializing_if = "Option::is_none")]
     pub source_pvc_info: Option<PersistentVolumeClaimInfo>,
     pub volume_name: String,
 }
@@ -112,21 +104,13 @@ pub struct VirtualMachineInstanceStatus {
     pub changed_block_tracking: Option<ChangedBlockTrackingStatus>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<VirtualMachineInstanceCondition>,
-    #[serde(
-        rename = "currentCPUTopology",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "currentCPUTopology", default, skip_serializing_if = "Option::is_none")]
     pub current_cpu_topology: Option<CPUTopology>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evacuation_node_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fs_freeze_status: Option<String>,
-    #[serde(
-        rename = "guestOSInfo",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "guestOSInfo", default, skip_serializing_if = "Option::is_none")]
     pub guest_os_info: Option<VirtualMachineInstanceGuestOSInfo>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<VirtualMachineInstanceNetworkInterface>,
@@ -301,11 +285,7 @@ pub struct VirtualMachineInstanceMigrationState {
     pub mode: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_node: Option<String>,
-    #[serde(
-        rename = "sourcePersistentStatePVCName",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "sourcePersistentStatePVCName", default, skip_serializing_if = "Option::is_none")]
     pub source_persistent_state_pvc_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_pod: Option<String>,
@@ -313,17 +293,9 @@ pub struct VirtualMachineInstanceMigrationState {
     pub source_state: Option<VirtualMachineInstanceMigrationSourceState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_timestamp: Option<Time>,
-    #[serde(
-        rename = "targetAttachmentPodUID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "targetAttachmentPodUID", default, skip_serializing_if = "Option::is_none")]
     pub target_attachment_pod_uid: Option<String>,
-    #[serde(
-        rename = "targetCPUSet",
-        default,
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(rename = "targetCPUSet", default, skip_serializing_if = "Vec::is_empty")]
     pub target_cpu_set: Vec<i32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub target_direct_migration_node_ports: BTreeMap<String, i32>,
@@ -339,11 +311,7 @@ pub struct VirtualMachineInstanceMigrationState {
     pub target_node_domain_ready_timestamp: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_node_topology: Option<String>,
-    #[serde(
-        rename = "targetPersistentStatePVCName",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "targetPersistentStatePVCName", default, skip_serializing_if = "Option::is_none")]
     pub target_persistent_state_pvc_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_pod: Option<String>,
@@ -364,19 +332,11 @@ pub struct VMIMConfigurationOptions {
     pub bandwidth_per_migration: Option<Quantity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_timeout_per_gi_b: Option<i64>,
-    #[serde(
-        rename = "disableTLS",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "disableTLS", default, skip_serializing_if = "Option::is_none")]
     pub disable_tls: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experimental: Option<ExperimentalMigrationOptions>,
-    #[serde(
-        rename = "matchSELinuxLevelOnMigration",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "matchSELinuxLevelOnMigration", default, skip_serializing_if = "Option::is_none")]
     pub match_se_linux_level_on_migration: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_downtime_ms: Option<i64>,
@@ -433,21 +393,13 @@ pub struct VirtualMachineInstanceMigrationSourceState {
     pub domain_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_namespace: Option<String>,
-    #[serde(
-        rename = "migrationUID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "migrationUID", default, skip_serializing_if = "Option::is_none")]
     pub migration_uid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selectors: BTreeMap<String, String>,
-    #[serde(
-        rename = "persistentStatePVCName",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "persistentStatePVCName", default, skip_serializing_if = "Option::is_none")]
     pub persistent_state_pvc_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
@@ -455,22 +407,14 @@ pub struct VirtualMachineInstanceMigrationSourceState {
     pub selinux_context: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync_address: Option<String>,
-    #[serde(
-        rename = "virtualMachineInstanceUID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "virtualMachineInstanceUID", default, skip_serializing_if = "Option::is_none")]
     pub virtual_machine_instance_uid: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualMachineInstanceMigrationTargetState {
-    #[serde(
-        rename = "attachmentPodUID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "attachmentPodUID", default, skip_serializing_if = "Option::is_none")]
     pub attachment_pod_uid: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpu_set: Vec<i32>,
@@ -484,11 +428,7 @@ pub struct VirtualMachineInstanceMigrationTargetState {
     pub domain_namespace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_ready_timestamp: Option<Time>,
-    #[serde(
-        rename = "migrationUID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "migrationUID", default, skip_serializing_if = "Option::is_none")]
     pub migration_uid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -496,11 +436,7 @@ pub struct VirtualMachineInstanceMigrationTargetState {
     pub node_address: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_topology: Option<String>,
-    #[serde(
-        rename = "persistentStatePVCName",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "persistentStatePVCName", default, skip_serializing_if = "Option::is_none")]
     pub persistent_state_pvc_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
@@ -508,11 +444,7 @@ pub struct VirtualMachineInstanceMigrationTargetState {
     pub selinux_context: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync_address: Option<String>,
-    #[serde(
-        rename = "virtualMachineInstanceUID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "virtualMachineInstanceUID", default, skip_serializing_if = "Option::is_none")]
     pub virtual_machine_instance_uid: Option<String>,
 }
 
@@ -567,11 +499,7 @@ pub struct ContainerDiskInfo {
 pub struct HotplugVolumeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach_pod_name: Option<String>,
-    #[serde(
-        rename = "attachPodUID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "attachPodUID", default, skip_serializing_if = "Option::is_none")]
     pub attach_pod_uid: Option<String>,
 }
 

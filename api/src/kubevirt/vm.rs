@@ -7,9 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ChangedBlockTrackingStatus, DataVolumeSource, DataVolumeTemplateSpec, Disk,
-    PersistentVolumeClaimVolumeSource, StorageMigratedVolumeInfo, VirtualMachineCondition,
-    VirtualMachineInstanceSpec,
+    ChangedBlockTrackingStatus, DataVolumeSource, DataVolumeTemplateSpec, Disk, PersistentVolumeClaimVolumeSource,
+    StorageMigratedVolumeInfo, VirtualMachineCondition, VirtualMachineInstanceSpec,
 };
 
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -166,11 +165,7 @@ pub struct VirtualMachineMemoryDumpRequest {
 pub struct VirtualMachineStartFailure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_fail_count: Option<i32>,
-    #[serde(
-        rename = "lastFailedVMIUID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "lastFailedVMIUID", default, skip_serializing_if = "Option::is_none")]
     pub last_failed_vmiuid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_timestamp: Option<Time>,

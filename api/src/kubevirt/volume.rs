@@ -29,11 +29,7 @@ pub struct Volume {
     pub container_path: Option<ContainerPathVolumeSource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_volume: Option<DataVolumeSource>,
-    #[serde(
-        rename = "downwardAPI",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "downwardAPI", default, skip_serializing_if = "Option::is_none")]
     pub downward_api: Option<DownwardAPIVolumeSource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downward_metrics: Option<DownwardMetricsVolumeSource>,

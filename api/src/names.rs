@@ -1,0 +1,72 @@
+//! The shapes of names and of MAC addresses in text, as Kubernetes and the kernel take them.
+
+use std::fmt::Write as _;
+
+/// Whether `text` is a DNS label (RFC 1123): 1 to 63 lower-case letters, digits and `-`, with no
+/// `-` at either end.
+pub fn is_dns_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Reads a MAC address of six octets separated by `:` or by `-`. `None` for any other text.
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let separator = if text.contains('-') { '-' } else { ':' };
+    let mut octets = [0; 6];
+    let mut parts = text.split(separator);
+    for octet in &mut octets {
+        let part = parts.next()?;
+        if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        *octet = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(octets)
+}
+
+/// Writes a MAC address in the one form that objects hold: lower case, separated by `:`.
+pub fn format_mac(octets: [u8; 6]) -> String {
+    let mut text = String::with_capacity(17);
+    for (index, octet) in octets.iter().enumerate() {
+        let separator = if index == 0 { "" } else { ":" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{separator}{octet:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels() {
+        for good in ["a", "a-b", "0", &"x".repeat(63)] {
+            assert!(is_dns_label(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", &"x".repeat(64)] {
+            assert!(!is_dns_label(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn macs() {
+        let octets = [2, 0, 0, 0xab, 0xcd, 0xef];
+        assert_eq!(parse_mac("02:00:00:AB:cd:ef"), Some(octets));
+        assert_eq!(parse_mac("02-00-00-ab-cd-ef"), Some(octets));
+        assert_eq!(format_mac(octets), "02:00:00:ab:cd:ef");
+        for bad in [
+            "",
+            "02:00:00:ab:cd",
+            "02:00:00:ab:cd:ef:01",
+            "02:00:00:ab:cd:g0",
+            "2:0:0:0:0:0",
+            "02:00-00:ab:cd:ef",
+            "02:00:00:ab:cd:+f",
+        ] {
+            assert_eq!(parse_mac(bad), None, "{bad}");
+        }
+    }
+}
