@@ -1,1 +1,18 @@
-//! See ARCHITECTURE.md.
+//! The agent: the network and the launchers of one node, as a library.
+//!
+//! Reading order, along the way of one NIC: [`cni`] takes the plugin's call, [`network`] says what the network
+//! is, [`leases`] and [`workloads`] say which addresses the NIC has, [`registry`] writes the attachment down
+//! and converges the kernel and OVS to it.
+//!
+//! Invariants: what is on disk precedes what is in the kernel (a record is synced before a device is touched);
+//! an agent that ends, for whatever reason, leaves the networking of running pods alone; nothing without our
+//! mark is ever removed.
+
+pub mod agent;
+pub mod kvm;
+pub mod leases;
+pub mod network;
+pub mod vmi;
+pub mod workloads;
+
+pub use agent::{Agent, AgentOptions, HttpAddress, StartError};

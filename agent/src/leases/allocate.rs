@@ -1,0 +1,315 @@
+//! Which addresses a claim gets: those it asks for, those it has, or the first free ones of the pools.
+//!
+//! Invariants: a claim that asks again gets what it has; what one call has created is gone again when the call
+//! fails; an address that was asked for is never replaced by another.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use holdfast_agent_api::launcher::FailureClass;
+use holdfast_api::lease::{
+    Claim, IPLease, IPLeaseSpec, LeaseNameError, MACLease, MACLeaseSpec, lease_name, mac_lease_name,
+};
+use holdfast_api::pool::{Pool, mac_candidates};
+use holdfast_api::underlay::Subnet;
+use holdfast_net::model::MacAddr;
+use ipnetwork::IpNetwork;
+
+use super::quarantine::{is_quarantined, quarantined, restored};
+use super::{Lease, LeaseError, LeaseKind, LeaseStore};
+use crate::network::NetworkConfig;
+
+/// How often a status that somebody else writes at the same time is read again.
+const ATTEMPTS: usize = 5;
+
+/// What a claim asks for.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// On which network.
+    pub network: &'a NetworkConfig,
+    /// For whom.
+    pub claim: &'a Claim,
+    /// This Ethernet address, or any.
+    pub mac: Option<MacAddr>,
+    /// These addresses; of a family that none is asked of, any.
+    pub ips: &'a [IpAddr],
+    /// Labels for new leases (`holdfast.io/node` on those of a plain pod).
+    pub labels: &'a [(&'a str, &'a str)],
+}
+
+/// The addresses that a claim holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its addresses with the prefix of their subnet: at most one per family, or those it asked for.
+    pub addresses: Vec<IpNetwork>,
+}
+
+/// Gives `request.claim` its addresses and returns them once the leases are stored.
+///
+/// # Errors
+/// [`AllocateError`]; nothing that this call has created is left then.
+pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocation, AllocateError> {
+    let mut call = Call { store, request, created: Vec::new() };
+    let result = call.run().await;
+    if result.is_err() {
+        for lease in call.created {
+            // Nobody has used it: no quarantine. One that cannot be deleted stays the claim's own.
+            let name = lease.name().to_owned();
+            if let Err(error) = store.delete(lease).await {
+                tracing::warn!(lease = name, %error, "an unused lease stays behind");
+            }
+        }
+    }
+    result
+}
+
+/// Puts every lease that `claim` holds on `segment` into quarantine; [`super::sweep`] deletes them after it.
+///
+/// # Errors
+/// [`LeaseError`] of the first one that cannot be written; the others have been tried.
+pub async fn release(store: &dyn LeaseStore, segment: &str, claim: &Claim) -> Result<(), LeaseError> {
+    let mut result = Ok(());
+    for kind in [LeaseKind::Ip, LeaseKind::Mac] {
+        for lease in store.held(kind, segment, claim).await? {
+            result = result.and(write_status(store, lease, quarantined).await.map(|_| ()));
+        }
+    }
+    result
+}
+
+/// Writes what `change` makes of the lease's status, unless that is what it has.
+async fn write_status(
+    store: &dyn LeaseStore,
+    mut lease: Lease,
+    change: impl Fn(Lease) -> Option<Lease>,
+) -> Result<Lease, LeaseError> {
+    for attempt in 1.. {
+        let Some(wanted) = change(lease.clone()) else { return Ok(lease) };
+        match store.update_status(wanted).await {
+            Err(LeaseError::Changed { kind, name }) if attempt < ATTEMPTS => match store.get(kind, &name).await? {
+                Some(present) if present.uid() == lease.uid() => lease = present,
+                _ => return Err(LeaseError::Changed { kind, name }),
+            },
+            result => return result,
+        }
+    }
+    Ok(lease)
+}
+
+struct Call<'a> {
+    store: &'a dyn LeaseStore,
+    request: &'a Request<'a>,
+    created: Vec<Lease>,
+}
+
+impl Call<'_> {
+    async fn run(&mut self) -> Result<Allocation, AllocateError> {
+        let Request { network, ips, .. } = *self.request;
+        let mut addresses = Vec::new();
+        for ip in ips {
+            let subnet = network.subnet_of(*ip).ok_or_else(|| AllocateError::Outside {
+                address: *ip,
+                network: network.name.clone(),
+                subnets: network.subnets.iter().map(|subnet| subnet.cidr).collect(),
+            })?;
+            // Ranges say what is given out unasked; what must never be given out stays so.
+            if !Pool::of(&Subnet { ranges: Vec::new(), ..subnet.clone() }).contains(*ip) {
+                return Err(AllocateError::Reserved { address: *ip, subnet: subnet.cidr });
+            }
+            self.take(self.ip_lease(*ip)?).await?;
+            addresses.push(with_prefix(*ip, subnet));
+        }
+        for v6 in [false, true] {
+            let subnets: Vec<_> = network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv6() == v6).collect();
+            if !subnets.is_empty() && !ips.iter().any(|ip| ip.is_ipv6() == v6) {
+                addresses.push(self.from_pools(&subnets).await?);
+            }
+        }
+        Ok(Allocation { mac: self.mac().await?, addresses })
+    }
+
+    async fn from_pools(&mut self, subnets: &[&Subnet]) -> Result<IpNetwork, AllocateError> {
+        let Request { network, claim, .. } = *self.request;
+        for lease in self.store.held(LeaseKind::Ip, &network.segment, claim).await? {
+            let Lease::Ip(IPLease { spec, .. }) = &lease else { continue };
+            if let Some(subnet) = subnets.iter().find(|subnet| subnet.cidr.contains(spec.address)) {
+                let address = with_prefix(spec.address, subnet);
+                write_status(self.store, lease, restored).await?;
+                return Ok(address);
+            }
+        }
+        for subnet in subnets {
+            for address in holdfast_api::pool::candidates(subnet, &claim.id()) {
+                match self.take(self.ip_lease(address)?).await {
+                    Ok(()) => return Ok(with_prefix(address, subnet)),
+                    Err(AllocateError::Taken { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(AllocateError::Exhausted {
+            network: network.name.clone(),
+            subnets: subnets.iter().map(|subnet| subnet.cidr).collect(),
+        })
+    }
+
+    async fn mac(&mut self) -> Result<MacAddr, AllocateError> {
+        let Request { network, claim, .. } = *self.request;
+        if let Some(mac) = self.request.mac {
+            self.take(self.mac_lease(&mac.to_string())?).await?;
+            return Ok(mac);
+        }
+        if let Some(lease) = self.store.held(LeaseKind::Mac, &network.segment, claim).await?.into_iter().next() {
+            let mac = lease.address();
+            write_status(self.store, lease, restored).await?;
+            return mac.parse().map_err(|_| AllocateError::Name(LeaseNameError::Mac(mac)));
+        }
+        for mac in mac_candidates(&claim.id()) {
+            match self.take(self.mac_lease(&mac)?).await {
+                Ok(()) => return mac.parse().map_err(|_| AllocateError::Name(LeaseNameError::Mac(mac))),
+                Err(AllocateError::Taken { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(AllocateError::Exhausted { network: network.name.clone(), subnets: Vec::new() })
+    }
+
+    /// Makes `lease` the claim's, if it is nobody else's.
+    async fn take(&mut self, lease: Lease) -> Result<(), AllocateError> {
+        match self.store.create(lease).await {
+            Ok(lease) => {
+                self.created.push(lease);
+                Ok(())
+            }
+            Err(LeaseError::Exists(present)) if present.claim().id() == self.request.claim.id() => {
+                write_status(self.store, *present, restored).await?;
+                Ok(())
+            }
+            Err(LeaseError::Exists(present)) => Err(AllocateError::Taken {
+                address: present.address(),
+                segment: present.segment().to_owned(),
+                quarantined: is_quarantined(&present),
+                holder: Box::new(Holder(present.claim().clone())),
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn ip_lease(&self, address: IpAddr) -> Result<Lease, AllocateError> {
+        let Request { network, claim, .. } = *self.request;
+        let name = lease_name(&network.segment, address)?;
+        let spec =
+            IPLeaseSpec { segment: network.segment.clone(), address: address.to_canonical(), claim: claim.clone() };
+        let mut lease = IPLease::new(&name, spec);
+        lease.metadata.labels = self.labels();
+        Ok(Lease::Ip(lease))
+    }
+
+    fn mac_lease(&self, mac: &str) -> Result<Lease, AllocateError> {
+        let Request { network, claim, .. } = *self.request;
+        let name = mac_lease_name(&network.segment, mac)?;
+        let spec = MACLeaseSpec { segment: network.segment.clone(), address: mac.to_owned(), claim: claim.clone() };
+        let mut lease = MACLease::new(&name, spec);
+        lease.metadata.labels = self.labels();
+        Ok(Lease::Mac(lease))
+    }
+
+    fn labels(&self) -> Option<std::collections::BTreeMap<String, String>> {
+        let labels = self.request.labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        (!self.request.labels.is_empty()).then(|| labels.collect())
+    }
+}
+
+fn with_prefix(address: IpAddr, subnet: &Subnet) -> IpNetwork {
+    // A prefix length of the subnet is valid for each of its addresses.
+    IpNetwork::new(address, subnet.cidr.prefix()).unwrap_or_else(|_| IpNetwork::from(address))
+}
+
+/// Who holds an address, for people: `VirtualMachine default/web, network lan`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder(pub Claim);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Claim { kind, namespace, name, network, .. } = &self.0;
+        write!(f, "{kind} `{namespace}/{name}`, network `{network}`")
+    }
+}
+
+/// Why a claim did not get its addresses.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocateError {
+    /// An address that was asked for is somebody else's.
+    #[error("address {address} on segment `{segment}` is held by {holder}{}", if *.quarantined { " (released, in quarantine)" } else { "" })]
+    Taken {
+        /// The address.
+        address: String,
+        /// Its segment.
+        segment: String,
+        /// Who has it.
+        holder: Box<Holder>,
+        /// Whether the holder has given it up and its quarantine still runs.
+        quarantined: bool,
+    },
+    /// An address that was asked for is not of the network.
+    #[error("address {address} is in none of the subnets of network `{network}` ({})", list(.subnets))]
+    Outside {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+        /// What it has.
+        subnets: Vec<IpNetwork>,
+    },
+    /// An address that was asked for is never given out.
+    #[error(
+        "address {address} of subnet {subnet} is never given out: it is excluded, a gateway or name server, or the subnet's own"
+    )]
+    Reserved {
+        /// The address.
+        address: IpAddr,
+        /// Its subnet.
+        subnet: IpNetwork,
+    },
+    /// No address is left.
+    #[error("network `{network}` has no free address left ({})", list(.subnets))]
+    Exhausted {
+        /// The network.
+        network: String,
+        /// Where we looked.
+        subnets: Vec<IpNetwork>,
+    },
+    /// No lease can have this name.
+    #[error(transparent)]
+    Name(#[from] LeaseNameError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] LeaseError),
+}
+
+impl AllocateError {
+    /// What to do about it.
+    pub const fn class(&self) -> FailureClass {
+        match self {
+            Self::Taken { quarantined: true, .. } | Self::Exhausted { .. } | Self::Store(_) => FailureClass::Retry,
+            Self::Taken { .. } => FailureClass::Conflict,
+            Self::Outside { .. } | Self::Reserved { .. } | Self::Name(_) => FailureClass::Invalid,
+        }
+    }
+
+    /// CamelCase word for a condition and an event.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Taken { .. } => "AddressConflict",
+            Self::Outside { .. } | Self::Reserved { .. } | Self::Name(_) => "AddressInvalid",
+            Self::Exhausted { .. } => "AddressesExhausted",
+            Self::Store(_) => "LeaseStoreFailed",
+        }
+    }
+}
+
+fn list(subnets: &[IpNetwork]) -> String {
+    subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,293 @@
+//! Leases as files: `<root>/{ipleases,macleases}/<segment>.<hex>.json`, one object each.
+//!
+//! Invariants: a file appears complete (written and synced under another name, then linked: `link(2)` fails
+//! where the name is taken, so a crash leaves the whole lease or none) and changes by rename; what is in memory
+//! is on disk. One process at a time holds the folder's lock. A file that cannot be read is a taken address.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::{BoxFuture, FutureExt};
+use holdfast_api::lease::Claim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::ObjectMeta;
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::Value;
+
+use super::{Lease, LeaseError, LeaseKind, LeaseStore};
+
+/// A folder of leases.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    leases: Mutex<BTreeMap<(LeaseKind, String), Lease>>,
+    /// Last resourceVersion that was given out.
+    version: AtomicU64,
+    /// Held for as long as the store is.
+    _lock: Flock<File>,
+}
+
+/// Why a folder of leases cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be made or read.
+    #[error("failed to open leases in `{}`", .path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("leases in `{}` are in use by another process", .0.display())]
+    Locked(PathBuf),
+}
+
+impl FileStore {
+    /// Opens the folder `root` (STATE/leases), making it where it is missing.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(root: &Path) -> Result<Self, OpenError> {
+        let failed = |path: &Path, source| OpenError::Io { path: path.to_owned(), source };
+        for kind in [LeaseKind::Ip, LeaseKind::Mac] {
+            let folder = root.join(kind.plural());
+            fs::create_dir_all(&folder).map_err(|error| failed(&folder, error))?;
+        }
+        let path = root.join(".lock");
+        let file = File::create(&path).map_err(|error| failed(&path, error))?;
+        let lock =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| OpenError::Locked(root.to_owned()))?;
+        let mut leases = BTreeMap::new();
+        for kind in [LeaseKind::Ip, LeaseKind::Mac] {
+            load(root, kind, &mut leases).map_err(|error| failed(root, error))?;
+        }
+        let version = leases.values().filter_map(version).max().unwrap_or_default();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root: root.to_owned(),
+                leases: Mutex::new(leases),
+                version: version.into(),
+                _lock: lock,
+            }),
+        })
+    }
+}
+
+fn load(root: &Path, kind: LeaseKind, leases: &mut BTreeMap<(LeaseKind, String), Lease>) -> io::Result<()> {
+    for entry in fs::read_dir(root.join(kind.plural()))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with('.') {
+            // What a crash left of a file on its way in.
+            fs::remove_file(&path)?;
+        } else if let Some(name) = name.strip_suffix(".json") {
+            match fs::read(&path).and_then(|bytes| decode(kind, &bytes)) {
+                Ok(lease) => _ = leases.insert((kind, name.to_owned()), lease),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "a lease cannot be read: its address stays taken")
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn decode(kind: LeaseKind, bytes: &[u8]) -> io::Result<Lease> {
+    Ok(match kind {
+        LeaseKind::Ip => Lease::Ip(serde_json::from_slice(bytes)?),
+        LeaseKind::Mac => Lease::Mac(serde_json::from_slice(bytes)?),
+    })
+}
+
+fn encode(lease: &Lease) -> io::Result<Vec<u8>> {
+    let value: Value = match lease {
+        Lease::Ip(lease) => serde_json::to_value(lease)?,
+        Lease::Mac(lease) => serde_json::to_value(lease)?,
+    };
+    Ok(serde_json::to_vec_pretty(&value)?)
+}
+
+fn version(lease: &Lease) -> Option<u64> {
+    lease.metadata().resource_version.as_ref()?.parse().ok()
+}
+
+fn metadata_mut(lease: &mut Lease) -> &mut ObjectMeta {
+    match lease {
+        Lease::Ip(lease) => &mut lease.metadata,
+        Lease::Mac(lease) => &mut lease.metadata,
+    }
+}
+
+impl Inner {
+    fn leases(&self) -> MutexGuard<'_, BTreeMap<(LeaseKind, String), Lease>> {
+        // Each critical section leaves the map whole, so a panic elsewhere does not spoil it.
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_version(&self) -> String {
+        (self.version.fetch_add(1, Ordering::Relaxed) + 1).to_string()
+    }
+
+    fn folder(&self, kind: LeaseKind) -> PathBuf {
+        self.root.join(kind.plural())
+    }
+
+    fn path(&self, lease: &Lease) -> PathBuf {
+        self.folder(lease.kind()).join(format!("{}.json", lease.name()))
+    }
+
+    /// Writes and syncs `lease` under a name of its own.
+    fn stage(&self, lease: &Lease) -> io::Result<PathBuf> {
+        let path = self.folder(lease.kind()).join(format!(".{}", uuid::Uuid::new_v4().simple()));
+        let mut file = File::create_new(&path)?;
+        let written = encode(lease).and_then(|bytes| file.write_all(&bytes)).and_then(|()| file.sync_all());
+        if let Err(error) = written {
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(path)
+    }
+
+    fn sync_folder(&self, kind: LeaseKind) -> io::Result<()> {
+        File::open(self.folder(kind))?.sync_all()
+    }
+
+    fn create(&self, mut lease: Lease) -> Result<Lease, LeaseError> {
+        let key = (lease.kind(), lease.name().to_owned());
+        // Most candidates of a full pool are known to be taken: no need to ask the disk.
+        if let Some(present) = self.leases().get(&key) {
+            return Err(LeaseError::Exists(Box::new(present.clone())));
+        }
+        let metadata = metadata_mut(&mut lease);
+        metadata.uid = Some(uuid::Uuid::new_v4().to_string());
+        metadata.resource_version = Some(self.next_version());
+        metadata.creation_timestamp =
+            Some(Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()));
+        let staged = self.stage(&lease).map_err(|error| failed("create", &lease, error))?;
+        let linked = {
+            // Under the lock, so that whoever finds the name taken finds the lease in memory as well.
+            let mut leases = self.leases();
+            let linked = fs::hard_link(&staged, self.path(&lease));
+            match (&linked, leases.get(&key)) {
+                (Ok(()), _) => _ = leases.insert(key, lease.clone()),
+                (Err(_), Some(present)) => {
+                    let _ = fs::remove_file(&staged);
+                    return Err(LeaseError::Exists(Box::new(present.clone())));
+                }
+                (Err(_), None) => {}
+            }
+            linked
+        };
+        let _ = fs::remove_file(&staged);
+        linked.and_then(|()| self.sync_folder(lease.kind())).map_err(|error| failed("create", &lease, error))?;
+        Ok(lease)
+    }
+
+    fn update_status(&self, mut lease: Lease) -> Result<Lease, LeaseError> {
+        let mut leases = self.leases();
+        let key = (lease.kind(), lease.name().to_owned());
+        let present = leases.get(&key).filter(|present| same(present, &lease)).ok_or_else(|| changed(&lease))?;
+        // The status alone is written: metadata and spec are those that are stored.
+        let mut stored = present.clone();
+        match (&mut stored, &mut lease) {
+            (Lease::Ip(stored), Lease::Ip(lease)) => stored.status = lease.status.take(),
+            (Lease::Mac(stored), Lease::Mac(lease)) => stored.status = lease.status.take(),
+            _ => return Err(changed(&lease)),
+        }
+        metadata_mut(&mut stored).resource_version = Some(self.next_version());
+        let written = self
+            .stage(&stored)
+            .and_then(|staged| fs::rename(staged, self.path(&stored)))
+            .and_then(|()| self.sync_folder(stored.kind()));
+        written.map_err(|error| failed("update", &stored, error))?;
+        leases.insert(key, stored.clone());
+        Ok(stored)
+    }
+
+    fn delete(&self, lease: &Lease) -> Result<(), LeaseError> {
+        let mut leases = self.leases();
+        let key = (lease.kind(), lease.name().to_owned());
+        match leases.get(&key) {
+            None => return Ok(()),
+            Some(present) if !same(present, lease) => return Err(changed(lease)),
+            Some(_) => {}
+        }
+        let removed = fs::remove_file(self.path(lease)).and_then(|()| self.sync_folder(lease.kind()));
+        removed.map_err(|error| failed("delete", lease, error))?;
+        leases.remove(&key);
+        Ok(())
+    }
+}
+
+fn same(present: &Lease, lease: &Lease) -> bool {
+    present.uid() == lease.uid() && present.metadata().resource_version == lease.metadata().resource_version
+}
+
+fn changed(lease: &Lease) -> LeaseError {
+    LeaseError::Changed { kind: lease.kind(), name: lease.name().to_owned() }
+}
+
+fn failed(verb: &'static str, lease: &Lease, source: io::Error) -> LeaseError {
+    LeaseError::Store { verb, kind: lease.kind(), name: lease.name().to_owned(), source: Box::new(source) }
+}
+
+/// Runs `work` where it may block on the disk.
+async fn blocking<T: Send + 'static>(
+    lease: Lease,
+    work: impl FnOnce(Lease) -> Result<T, LeaseError> + Send + 'static,
+) -> Result<T, LeaseError> {
+    let (kind, name) = (lease.kind(), lease.name().to_owned());
+    tokio::task::spawn_blocking(move || work(lease))
+        .await
+        .unwrap_or_else(|error| Err(LeaseError::Store { verb: "write", kind, name, source: Box::new(error) }))
+}
+
+impl LeaseStore for FileStore {
+    fn create(&self, lease: Lease) -> BoxFuture<'_, Result<Lease, LeaseError>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(lease, move |lease| inner.create(lease)).boxed()
+    }
+
+    fn get<'a>(&'a self, kind: LeaseKind, name: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseError>> {
+        let lease = self.inner.leases().get(&(kind, name.to_owned())).cloned();
+        std::future::ready(Ok(lease)).boxed()
+    }
+
+    fn list(&self, kind: LeaseKind) -> BoxFuture<'_, Result<Vec<Lease>, LeaseError>> {
+        let leases = self.inner.leases().values().filter(|lease| lease.kind() == kind).cloned().collect();
+        std::future::ready(Ok(leases)).boxed()
+    }
+
+    fn held<'a>(
+        &'a self,
+        kind: LeaseKind,
+        segment: &'a str,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Vec<Lease>, LeaseError>> {
+        let id = claim.id();
+        let mine = |lease: &&Lease| lease.kind() == kind && lease.segment() == segment && lease.claim().id() == id;
+        let leases = self.inner.leases().values().filter(mine).cloned().collect();
+        std::future::ready(Ok(leases)).boxed()
+    }
+
+    fn update_status(&self, lease: Lease) -> BoxFuture<'_, Result<Lease, LeaseError>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(lease, move |lease| inner.update_status(lease)).boxed()
+    }
+
+    fn delete(&self, lease: Lease) -> BoxFuture<'_, Result<(), LeaseError>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(lease, move |lease| inner.delete(&lease)).boxed()
+    }
+}

@@ -1,0 +1,236 @@
+//! What a network is, on this node: a CNI configuration and the UnderlayNetwork that it names, made one.
+//!
+//! Pure. Everything that can be known to be wrong is refused here, before anything is touched, with the key and
+//! the value in the message.
+
+mod check;
+mod conf;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_api::underlay::{Backend as BackendKind, Datapath, Dhcp, Subnet, UnderlayNetwork, UnderlayNetworkSpec};
+use holdfast_net::model::{Backend, BridgeGateway, Delivery, IfName, StaticRoute, Vlan};
+use ipnetwork::IpNetwork;
+use tokio::sync::watch;
+
+pub use conf::{BridgeGatewayConf, NetConf, RuntimeConfig};
+
+/// The UnderlayNetworks by name, as they are now.
+pub type Networks = watch::Receiver<Arc<BTreeMap<String, UnderlayNetwork>>>;
+
+/// CNI type of our plugin.
+pub const PLUGIN_TYPE: &str = "holdfast";
+
+/// A network on this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkConfig {
+    /// `name` of the CNI configuration.
+    pub name: String,
+    /// Name of the UnderlayNetwork; none for an inline configuration.
+    pub underlay: Option<String>,
+    /// Segment that its leases are named after.
+    pub segment: String,
+    /// Which bridge, which VLAN.
+    pub backend: Backend,
+    /// The link that leads to the wire, where it was named.
+    pub uplink: Option<String>,
+    /// MTU in bytes; that of the bridge where none is given.
+    pub mtu: Option<u32>,
+    /// The data path that an `ovs` bridge has.
+    pub datapath: Datapath,
+    /// Where its addresses come from; none where the network's own server gives them.
+    pub subnets: Vec<Subnet>,
+    /// How guests are told their addresses.
+    pub dhcp: Dhcp,
+    /// Whether a NIC may only send from its own addresses.
+    pub port_security: bool,
+    /// Whether a plain pod's default route leads here.
+    pub default_route: bool,
+}
+
+impl NetworkConfig {
+    /// The subnet that `address` is in.
+    pub fn subnet_of(&self, address: std::net::IpAddr) -> Option<&Subnet> {
+        self.subnets.iter().find(|subnet| subnet.cidr.contains(address))
+    }
+
+    /// What a guest with these addresses is told about the network.
+    pub fn delivery(&self, addresses: &[IpNetwork]) -> Delivery {
+        let mut delivery = Delivery {
+            addresses: addresses.to_vec(),
+            dhcp_v4: self.dhcp.v4 && addresses.iter().any(IpNetwork::is_ipv4),
+            ..Delivery::default()
+        };
+        for subnet in addresses.iter().filter_map(|address| self.subnet_of(address.ip())) {
+            delivery.gateways.extend(subnet.gateway);
+            delivery.routes.extend(routes(subnet));
+            if let Some(dns) = &subnet.dns {
+                delivery.dns.extend(&dns.servers);
+                delivery
+                    .search
+                    .extend(dns.search.iter().filter(|s| !delivery.search.contains(s)).cloned().collect::<Vec<_>>());
+            }
+        }
+        delivery
+    }
+}
+
+/// The further routes of a subnet; one without a next hop goes by the subnet's gateway.
+pub fn routes(subnet: &Subnet) -> Vec<StaticRoute> {
+    let route = |route: &holdfast_api::underlay::Route| StaticRoute {
+        destination: route.dst,
+        gateway: route.gw.or(subnet.gateway),
+    };
+    subnet.routes.iter().map(route).collect()
+}
+
+/// The network of a CNI configuration of type `holdfast` (a NetworkAttachmentDefinition's `spec.config`, or one
+/// plugin of a list) on a node with these labels. `underlay` is the UnderlayNetwork that the configuration
+/// names by `network`, if there is one of that name.
+///
+/// # Errors
+/// [`NetworkError`] names the key that is wrong and what would be right.
+pub fn resolve(
+    config: &serde_json::Value,
+    underlay: Option<&UnderlayNetwork>,
+    node_labels: &BTreeMap<String, String>,
+) -> Result<NetworkConfig, NetworkError> {
+    NetConf::parse(config)?.resolve(underlay, node_labels)
+}
+
+impl NetConf {
+    /// See [`resolve`].
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn resolve(
+        &self,
+        underlay: Option<&UnderlayNetwork>,
+        node_labels: &BTreeMap<String, String>,
+    ) -> Result<NetworkConfig, NetworkError> {
+        let (spec, segment_default) = match (&self.network, underlay) {
+            (Some(name), Some(underlay)) => (&underlay.spec, name.clone()),
+            (Some(name), None) => return Err(NetworkError::Missing(name.clone())),
+            (None, _) => (&self.inline, self.name.clone()),
+        };
+        check::spec(spec)?;
+        let segment = spec.segment(&segment_default).to_owned();
+        if !holdfast_api::lease::is_segment(&segment) {
+            return Err(NetworkError::value(
+                "segment",
+                &segment,
+                "a DNS subdomain of at most 220 characters; give `segment` where the network's name is none",
+            ));
+        }
+        let (bridge, uplink) = spec.on_node(node_labels);
+        Ok(NetworkConfig {
+            name: self.name.clone(),
+            underlay: self.network.clone(),
+            backend: backend(spec, bridge, self.bridge_gateway.as_ref())?,
+            segment,
+            uplink: uplink.map(str::to_owned),
+            mtu: spec.mtu,
+            datapath: spec.datapath,
+            subnets: spec.subnets.clone(),
+            dhcp: spec.dhcp.clone(),
+            port_security: spec.port_security,
+            default_route: self.default_route,
+        })
+    }
+}
+
+fn backend(
+    spec: &UnderlayNetworkSpec,
+    bridge: Option<&str>,
+    gateway: Option<&BridgeGatewayConf>,
+) -> Result<Backend, NetworkError> {
+    let bridge = bridge.ok_or(NetworkError::NoBridge)?;
+    let ifname = || {
+        bridge
+            .parse::<IfName>()
+            .map_err(|_| NetworkError::value("bridge", bridge, "an interface name of at most 15 characters"))
+    };
+    match spec.backend {
+        BackendKind::Ovs if gateway.is_some() => {
+            Err(NetworkError::unsupported("bridgeGateway", "needs the backend `linux-bridge`"))
+        }
+        BackendKind::Ovs => Ok(Backend::Ovs { bridge: ifname()?.into(), vlan: vlan(spec) }),
+        BackendKind::LinuxBridge if spec.vlan.is_some() => Err(NetworkError::unsupported(
+            "vlan",
+            "is served on the backend `ovs` only: give a bridge whose uplink is in the VLAN",
+        )),
+        BackendKind::LinuxBridge => {
+            Ok(Backend::LinuxBridge { bridge: ifname()?, gateway: gateway.map(|conf| bridge_gateway(spec, conf)) })
+        }
+        BackendKind::Macvtap => {
+            Err(NetworkError::unsupported("backend", "`macvtap` is not served: `ovs` or `linux-bridge`"))
+        }
+    }
+}
+
+fn vlan(spec: &UnderlayNetworkSpec) -> Vlan {
+    match &spec.vlan {
+        None => Vlan::Untagged,
+        Some(vlan) => match vlan.access {
+            Some(id) => Vlan::Access(id),
+            None => Vlan::Trunk { tags: vlan.trunk.clone(), native: vlan.native },
+        },
+    }
+}
+
+/// The bridge's own addresses: each subnet's gateway with the subnet's prefix.
+fn bridge_gateway(spec: &UnderlayNetworkSpec, conf: &BridgeGatewayConf) -> BridgeGateway {
+    let address = |subnet: &Subnet| IpNetwork::new(subnet.gateway?, subnet.cidr.prefix()).ok();
+    BridgeGateway { addresses: spec.subnets.iter().filter_map(address).collect(), masquerade: conf.masquerade }
+}
+
+/// Why a configuration is not a network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// A key that nobody knows.
+    #[error("`{0}` is not a key of a `holdfast` network configuration")]
+    Unknown(String),
+    /// A value of the wrong type, or a key that is missing.
+    #[error("`{path}`: {message}")]
+    Decode {
+        /// Path of the key.
+        path: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A value that is not allowed.
+    #[error("`{key}` is `{value}`: it must be {valid}")]
+    Value {
+        /// Path of the key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        valid: String,
+    },
+    /// A key that is known, but not served (here).
+    #[error("`{key}` {why}")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// What holds.
+        why: String,
+    },
+    /// Nothing says which bridge.
+    #[error("no bridge is given for this node: set `bridge`, or an entry of `nodes` that matches the node")]
+    NoBridge,
+    /// There is no UnderlayNetwork of that name.
+    #[error("UnderlayNetwork `{0}` does not exist")]
+    Missing(String),
+}
+
+impl NetworkError {
+    fn value(key: &str, value: impl ToString, valid: &str) -> Self {
+        Self::Value { key: key.to_owned(), value: value.to_string(), valid: valid.to_owned() }
+    }
+
+    fn unsupported(key: &str, why: &str) -> Self {
+        Self::Unsupported { key: key.to_owned(), why: why.to_owned() }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the agent must know of the VMs on its node: which NIC of which VM an interface of a pod carries.
+//!
+//! Whoever runs the agent answers from memory: the objects of a cluster's cache, or of a folder. CNI ADD never
+//! allocates for a VM; it takes what stands here.
+
+use holdfast_api::lease::Claim;
+use holdfast_net::model::{Delivery, IfName, MacAddr};
+use ipnetwork::IpNetwork;
+
+/// A pod as CNI_ARGS names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PodRef {
+    /// K8S_POD_NAMESPACE; empty where the runtime tells none.
+    pub namespace: String,
+    /// K8S_POD_NAME.
+    pub name: String,
+    /// K8S_POD_UID.
+    pub uid: String,
+}
+
+/// A NIC of a VM, with the addresses that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmNic {
+    /// The claim that holds the leases; `claim.network` is the network's name in the VM's spec.
+    pub claim: Claim,
+    /// The guest's Ethernet address.
+    pub mac: MacAddr,
+    /// The guest's addresses with their prefix; empty where the network has no subnets.
+    pub addresses: Vec<IpNetwork>,
+    /// What the guest is told about the network.
+    pub delivery: Option<Delivery>,
+    /// Whether the guest itself carries the addresses (binding `bridge`). Where it does, the pod's interface
+    /// gets none of them, and an Ethernet address of its own, so that nothing speaks for the guest before it
+    /// runs. Where it does not, the pod's interface carries both.
+    pub vm_owned: bool,
+}
+
+/// Who runs on this node.
+pub trait Workloads: Send + Sync + 'static {
+    /// The VM NIC that the interface `ifname` of `pod` carries; none for a pod without a VM, and for an
+    /// interface of a VM's pod that is addressed like any pod's (masquerade on the pod network).
+    ///
+    /// # Errors
+    /// [`NotReady`] where the pod is a VM's and its addresses are not known yet: the runtime tries again.
+    fn vm_nic(&self, pod: &PodRef, ifname: &IfName) -> Result<Option<VmNic>, NotReady>;
+}
+
+/// The pod is a VM's, but what its NIC needs is not known (yet).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the addresses of interface `{ifname}` of pod `{pod}` are not known yet: {reason}")]
+pub struct NotReady {
+    /// `namespace/name` of the pod.
+    pub pod: String,
+    /// The interface.
+    pub ifname: IfName,
+    /// What is missing.
+    pub reason: String,
+}
+
+/// A node without VMs: each pod is a plain one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainPods;
+
+impl Workloads for PlainPods {
+    fn vm_nic(&self, _pod: &PodRef, _ifname: &IfName) -> Result<Option<VmNic>, NotReady> {
+        Ok(None)
+    }
+}
