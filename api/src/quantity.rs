@@ -17,9 +17,7 @@ const LIMIT: i128 = i64::MAX as i128 * NANO;
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum QuantityError {
     /// The text has not the shape of a number with a suffix.
-    #[error(
-        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-    )]
+    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Format,
     /// The number is well-formed but cannot be read, for example `1.2.3`.
     #[error("unable to parse numeric part of quantity")]
@@ -71,9 +69,7 @@ pub fn parse_text(text: &str) -> Result<Parsed, QuantityError> {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let digits = unsigned
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(unsigned.len());
+    let digits = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(digits);
     if number.is_empty() || !is_suffix_shape(suffix) {
         return Err(QuantityError::Format);
@@ -84,10 +80,7 @@ pub fn parse_text(text: &str) -> Result<Parsed, QuantityError> {
         return Err(QuantityError::Number);
     }
     let nano = scaled(whole, fraction, base, exponent);
-    Ok(Parsed {
-        nano: if negative { -nano } else { nano },
-        notation,
-    })
+    Ok(Parsed { nano: if negative { -nano } else { nano }, notation })
 }
 
 /// Whether a suffix has the shape `[eEinumkKMGTP]*[-+]?[0-9]*`.
@@ -118,10 +111,8 @@ fn scale(suffix: &str) -> Result<(i128, i32, Notation), QuantityError> {
         "P" => (10, 15, Decimal),
         "E" => (10, 18, Decimal),
         other => {
-            let exponent = other
-                .strip_prefix(['e', 'E'])
-                .and_then(|digits| digits.parse().ok())
-                .ok_or(QuantityError::Suffix)?;
+            let exponent =
+                other.strip_prefix(['e', 'E']).and_then(|digits| digits.parse().ok()).ok_or(QuantityError::Suffix)?;
             (10, exponent, Exponent)
         }
     })
@@ -164,10 +155,7 @@ fn scaled(whole: &str, fraction: &str, base: i128, exponent: i32) -> i128 {
 impl Parsed {
     /// A whole number of bytes, written with a binary suffix.
     pub fn bytes(count: i64) -> Self {
-        Self {
-            nano: i128::from(count) * NANO,
-            notation: Notation::Binary,
-        }
+        Self { nano: i128::from(count) * NANO, notation: Notation::Binary }
     }
 
     /// The value, rounded up to a whole number.
@@ -193,10 +181,7 @@ impl Parsed {
     /// The value times a whole number, at most what a quantity holds.
     pub fn times(self, factor: i64) -> Self {
         let nano = self.nano.saturating_mul(i128::from(factor));
-        Self {
-            nano: nano.clamp(-LIMIT, LIMIT),
-            ..self
-        }
+        Self { nano: nano.clamp(-LIMIT, LIMIT), ..self }
     }
 
     fn rounded_up(self, unit: i128) -> i64 {
@@ -209,11 +194,7 @@ impl Parsed {
         let whole = self.nano / NANO;
         let integer = self.nano % NANO == 0;
         if self.notation == Notation::Binary && integer && whole.abs() >= 1024 {
-            return Quantity(with_suffix(
-                whole,
-                1024,
-                &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"],
-            ));
+            return Quantity(with_suffix(whole, 1024, &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]));
         }
         if self.notation == Notation::Exponent {
             let (mut value, mut exponent) = (self.nano, -9);

@@ -67,10 +67,7 @@ pub fn is_true<C: Condition>(conditions: &[C], kind: &str) -> bool {
 /// Sets the condition of `wanted`'s type. Its time is `now` where the status changed, the old one
 /// where it did not. Returns whether anything changed.
 pub fn set<C: Condition>(conditions: &mut Vec<C>, mut wanted: C, now: Timestamp) -> bool {
-    match conditions
-        .iter_mut()
-        .find(|condition| condition.kind() == wanted.kind())
-    {
+    match conditions.iter_mut().find(|condition| condition.kind() == wanted.kind()) {
         None => {
             *wanted.transition() = Some(time_value(now));
             conditions.push(wanted);
@@ -92,10 +89,7 @@ pub fn set<C: Condition>(conditions: &mut Vec<C>, mut wanted: C, now: Timestamp)
 /// Puts a condition in place of that of the same type with its own time kept, or at the end: for
 /// a condition that is mirrored from another object.
 pub fn mirror<C: Condition>(conditions: &mut Vec<C>, wanted: C) {
-    match conditions
-        .iter_mut()
-        .find(|condition| condition.kind() == wanted.kind())
-    {
+    match conditions.iter_mut().find(|condition| condition.kind() == wanted.kind()) {
         Some(existing) => *existing = wanted,
         None => conditions.push(wanted),
     }
@@ -137,10 +131,7 @@ pub fn set_phase(status: &mut VirtualMachineInstanceStatus, phase: &str, now: Ti
 
 /// The VMI's phase, empty where it has none yet.
 pub fn phase(vmi: &VirtualMachineInstance) -> &str {
-    vmi.status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or_default()
+    vmi.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
 /// Whether the VMI has ended, well or not.
@@ -152,10 +143,7 @@ pub fn is_final(vmi: &VirtualMachineInstance) -> bool {
 pub fn has_run(vmi: &VirtualMachineInstance) -> bool {
     phase(vmi) == "Running"
         || vmi.status.as_ref().is_some_and(|status| {
-            status
-                .phase_transition_timestamps
-                .iter()
-                .any(|stamp| stamp.phase.as_deref() == Some("Running"))
+            status.phase_transition_timestamps.iter().any(|stamp| stamp.phase.as_deref() == Some("Running"))
         })
 }
 
