@@ -3,11 +3,57 @@
 //! The plugin takes no decision: it forwards its environment and its configuration as they are and prints what
 //! comes back (CNI specification 1.1.0, sections 2 and 5).
 
+pub use holdfast_net::model::IfName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Where the agent listens for the plugin unless the network's configuration says otherwise by `agentSocket`.
 pub const DEFAULT_SOCKET: &str = "/run/holdfast/cni.sock";
+
+/// Versions of CNI that are spoken, oldest first.
+pub const SUPPORTED_VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+/// Folder beside the socket where the plugin leaves a DEL that the agent was not there to take: one request in
+/// each file, named by [`file_key`].
+pub const NOTES: &str = "deleted";
+
+/// Error codes of CNI (specification section 5, "Error").
+pub mod code {
+    /// The version of the configuration is not spoken.
+    pub const VERSION: u32 = 1;
+    /// A field of the configuration is not supported.
+    pub const UNSUPPORTED: u32 = 2;
+    /// The container is not known.
+    pub const UNKNOWN_CONTAINER: u32 = 3;
+    /// An environment variable is missing or malformed.
+    pub const ENVIRONMENT: u32 = 4;
+    /// Input or output failed.
+    pub const IO: u32 = 5;
+    /// Something is not the JSON that it should be.
+    pub const DECODE: u32 = 6;
+    /// The configuration is invalid.
+    pub const CONFIG: u32 = 7;
+    /// The network namespace cannot be used.
+    pub const NETNS: u32 = 8;
+    /// It may pass by itself.
+    pub const TRY_AGAIN: u32 = 11;
+    /// ADD would not be served (STATUS).
+    pub const UNAVAILABLE: u32 = 50;
+    /// Ours: an address is somebody else's.
+    pub const CONFLICT: u32 = 100;
+    /// Ours: the interface, or what it hangs on, is not as ADD left it (CHECK).
+    pub const DRIFT: u32 = 101;
+    /// Ours: the node lacks something that the configuration names, such as the bridge.
+    pub const NODE: u32 = 102;
+    /// A defect of ours.
+    pub const INTERNAL: u32 = 999;
+}
+
+/// Name of an attachment's file: `<container id>.<ifname>`, with `.` and `%` in the ifname escaped, so that no
+/// two attachments share one.
+pub fn file_key(container_id: &str, ifname: &str) -> String {
+    format!("{container_id}.{}", ifname.replace('%', "%25").replace('.', "%2e"))
+}
 
 /// The verbs of CNI that need the agent (VERSION does not).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
