@@ -5,6 +5,7 @@ pub mod config;
 pub mod decode;
 pub mod defaults;
 pub mod error_status;
+pub mod honoured;
 pub mod kubevirt;
 pub mod lease;
 pub mod nad;
