@@ -9,7 +9,16 @@
 //! the first op touches it; a launcher is believed only when its process lives in the VMI's own sandbox.
 
 pub mod input;
+pub mod launcher;
+pub mod nics;
+pub mod record;
 pub mod report;
 
 pub use input::{NicInput, Sandbox, VmiInput, Wanted};
 pub use report::{NicReport, VmiReport};
+
+/// An error with its causes in one line, for a condition's message.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
