@@ -1,3 +1,47 @@
-//! See ARCHITECTURE.md.
+//! The chores of the workspace: `cargo xtask <chore>`.
+//!
+//! Invariant: this crate builds on a machine that has nothing but Rust (no libvirt, no C library headers), because
+//! `cargo xtask setup` is what installs the rest.
 
-fn main() {}
+mod crds;
+mod guest;
+mod process;
+mod setup;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the Holdfast workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install the Debian packages, the users and the groups that building, the tests and the demo need
+    Setup(setup::Arguments),
+    /// Build the test guest: a small bootable disk, made of Debian packages
+    Guest(guest::Arguments),
+    /// Write the custom resource definitions into deploy/crds
+    Crds(crds::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::Setup(arguments) => setup::run(&arguments),
+        Chore::Guest(arguments) => guest::run(&arguments),
+        Chore::Crds(arguments) => crds::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
