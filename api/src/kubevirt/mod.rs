@@ -1,5 +1,11 @@
-//! kubevirt.io/v1.
+//! kubevirt.io/v1: VirtualMachine and VirtualMachineInstance, as KubeVirt 1.9 has them.
+//!
+//! Names, types, optional fields and list semantics are those of the upstream API;
+//! `tests/schema.rs` holds them against it. Values that upstream keeps as free strings are strings
+//! here too: which of them are allowed is said beside the field and checked by `crate::validate`.
+//! All types are exported from this module, wherever they are defined.
 
+mod access;
 mod clock;
 mod compute;
 mod data_volume;
@@ -8,13 +14,17 @@ mod disk;
 mod domain;
 mod features;
 mod firmware;
+mod migration_status;
 mod network;
-mod security;
-mod status;
+mod probe;
+mod storage_status;
 mod vm;
+mod vm_status;
 mod vmi;
+mod vmi_status;
 mod volume;
 
+pub use access::*;
 pub use clock::*;
 pub use compute::*;
 pub use data_volume::*;
@@ -23,9 +33,12 @@ pub use disk::*;
 pub use domain::*;
 pub use features::*;
 pub use firmware::*;
+pub use migration_status::*;
 pub use network::*;
-pub use security::*;
-pub use status::*;
+pub use probe::*;
+pub use storage_status::*;
 pub use vm::*;
+pub use vm_status::*;
 pub use vmi::*;
+pub use vmi_status::*;
 pub use volume::*;
