@@ -13,6 +13,7 @@ pub mod launcher;
 pub mod nics;
 pub mod record;
 pub mod report;
+pub mod status;
 
 pub use input::{NicInput, Sandbox, VmiInput, Wanted};
 pub use report::{NicReport, VmiReport};

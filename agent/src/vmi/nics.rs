@@ -78,6 +78,9 @@ fn method(interface: &Interface, network: &Network) -> Result<BindingMethod, Str
     if !interface.port_ranges.is_empty() {
         return Err("portRanges is not supported; list the ports in `ports`".to_owned());
     }
+    if interface.dhcp_options.is_some() {
+        return Err("dhcpOptions is not supported".to_owned());
+    }
     match (&interface.masquerade, &interface.bridge) {
         (Some(_), None) if is_pod_network(network) => {
             Ok(BindingMethod::Masquerade { cidr: vm_network(network)?, ports: ports(&interface.ports)? })
@@ -104,6 +107,10 @@ fn binding_name(interface: &Interface) -> String {
 }
 
 fn vm_network(network: &Network) -> Result<Ipv4Network, String> {
+    let given = |cidr: &&str| !cidr.is_empty();
+    if let Some(cidr) = network.pod.as_ref().and_then(|pod| pod.vm_i_pv6_network_cidr.as_deref()).filter(given) {
+        return Err(format!("vmIPv6NetworkCIDR `{cidr}`: IPv6 behind masquerade is not supported"));
+    }
     let given = network.pod.as_ref().and_then(|pod| pod.vm_network_cidr.as_deref()).filter(|text| !text.is_empty());
     let text = given.unwrap_or(DEFAULT_VM_NETWORK);
     // A gateway, a guest, the network's address and its broadcast.
@@ -162,3 +169,6 @@ fn hostname(vmi: &VirtualMachineInstance) -> String {
     let end = label.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MAX_HOSTNAME).last();
     label[..end.unwrap_or(0)].trim_end_matches('-').to_owned()
 }
+
+#[cfg(test)]
+mod tests;
