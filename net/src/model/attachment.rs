@@ -1,6 +1,8 @@
 //! One attachment: an interface of a pod on a network, from the pod's namespace to the backend's port.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,27 @@ pub struct AttachmentId {
     pub container_id: String,
     /// CNI_IFNAME: the interface in the sandbox.
     pub ifname: IfName,
+}
+
+/// A text that is not the key of an attachment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the key of an attachment: container id, `/`, interface name")]
+pub struct AttachmentIdError(String);
+
+impl fmt::Display for AttachmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.container_id, self.ifname)
+    }
+}
+
+impl FromStr for AttachmentId {
+    type Err = AttachmentIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || AttachmentIdError(text.to_owned());
+        let (container_id, ifname) = text.rsplit_once('/').filter(|(id, _)| !id.is_empty()).ok_or_else(bad)?;
+        Ok(Self { container_id: container_id.to_owned(), ifname: ifname.parse().map_err(|_| bad())? })
+    }
 }
 
 /// An attachment as it shall be.
@@ -75,6 +98,20 @@ pub enum Vlan {
         /// VLAN of untagged frames.
         native: Option<u16>,
     },
+}
+
+impl fmt::Display for Vlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untagged => f.write_str("untagged"),
+            Self::Access(tag) => write!(f, "access {tag}"),
+            Self::Trunk { tags, native } => {
+                f.write_str("trunk")?;
+                tags.iter().try_for_each(|tag| write!(f, " {tag}"))?;
+                native.map_or(Ok(()), |tag| write!(f, " native {tag}"))
+            }
+        }
+    }
 }
 
 /// A Linux bridge that is the gateway of its pods.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// A name that the kernel takes for a link: 1 to 15 bytes, no white space, `/` or `:`, neither `.` nor `..`
 /// (dev_valid_name in the kernel's net/core/dev.c; the CNI specification asks for the same).
@@ -22,6 +23,16 @@ impl IfName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl IfName {
+    /// `prefix` and the first `digits` hexadecimal digits of the SHA-256 of `text`. The two together take at most 15
+    /// bytes, and the prefix is of letters, digits and dashes.
+    pub(crate) fn hashed(prefix: &str, text: &str, digits: usize) -> Self {
+        debug_assert!(prefix.len() + digits <= 15);
+        let hex: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(format!("{prefix}{}", &hex[..digits]))
     }
 }
 

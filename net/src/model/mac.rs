@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// An Ethernet (EUI-48) address; written as `02:00:00:00:00:01`, read also with dashes and in capitals.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,6 +19,12 @@ pub struct MacAddrError(String);
 impl MacAddr {
     /// All ones, the address of everyone on the segment.
     pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// A locally administered address that depends on `text` only: `02` and the first five bytes of its SHA-256.
+    pub(crate) fn hashed(text: &str) -> Self {
+        let [a, b, c, d, e, ..]: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        Self([0x02, a, b, c, d, e])
+    }
 
     /// The six bytes in the order of transmission.
     pub const fn octets(self) -> [u8; 6] {

@@ -6,8 +6,8 @@ mod ifname;
 mod mac;
 
 pub use attachment::{
-    Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, PodInterface,
-    Protocol, Vlan,
+    Attachment, AttachmentId, AttachmentIdError, Backend, Binding, BindingMethod, BridgeGateway, Delivery,
+    ForwardedPort, PodInterface, Protocol, Vlan,
 };
 pub use guest::{DhcpV4, GuestNic, StaticRoute};
 pub use ifname::{IfName, IfNameError};

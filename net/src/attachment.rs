@@ -1,0 +1,151 @@
+//! From an attachment to the desired state of its devices: a veth pair, its host end plugged into the backend.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::desired::{DesiredState, Link, LinkKind, Netns, OvsPort, Route, TxChecksum};
+use crate::error::ErrorClass;
+use crate::mark::{Mark, OwnedTable};
+use crate::model::{Attachment, AttachmentId, Backend, BridgeGateway, IfName, MacAddr, Vlan};
+use crate::table::{Chain, Family, Hook, Match, Rule, Table, Verdict};
+
+/// The smallest MTU of IPv4 (RFC 791), and the largest that a veth takes.
+const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65535;
+
+/// An attachment that cannot be carried out by any host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttachmentError {
+    /// A group address.
+    #[error("failed to accept mac `{0}`: a NIC's address is no multicast address")]
+    Mac(MacAddr),
+    /// Out of range.
+    #[error("failed to accept mtu {0}: valid is 68 to 65535")]
+    Mtu(u32),
+    /// Out of range.
+    #[error("failed to accept vlan {0}: valid is 1 to 4094")]
+    Vlan(u16),
+    /// A trunk of nothing.
+    #[error("failed to accept vlan trunk: it has no tag")]
+    EmptyTrunk,
+}
+
+impl AttachmentError {
+    /// What to do about it.
+    pub fn class(&self) -> ErrorClass {
+        ErrorClass::Invalid
+    }
+
+    /// A word for conditions and events.
+    pub fn reason(&self) -> &'static str {
+        "InvalidAttachment"
+    }
+}
+
+/// Name of the host end of an attachment's veth.
+pub fn host_ifname(id: &AttachmentId) -> IfName {
+    IfName::hashed("hf", &id.to_string(), 13)
+}
+
+/// Checks what the types do not.
+///
+/// # Errors
+/// Names the field, its value and what would be valid.
+pub fn validate(attachment: &Attachment) -> Result<(), AttachmentError> {
+    if attachment.mac.is_multicast() {
+        return Err(AttachmentError::Mac(attachment.mac));
+    }
+    if !MTU_RANGE.contains(&attachment.mtu) {
+        return Err(AttachmentError::Mtu(attachment.mtu));
+    }
+    let tags = match &attachment.backend {
+        Backend::Ovs { vlan: Vlan::Access(tag), .. } => vec![*tag],
+        Backend::Ovs { vlan: Vlan::Trunk { tags, native }, .. } => {
+            if tags.is_empty() {
+                return Err(AttachmentError::EmptyTrunk);
+            }
+            tags.iter().chain(native).copied().collect()
+        }
+        Backend::Ovs { vlan: Vlan::Untagged, .. } | Backend::LinuxBridge { .. } => Vec::new(),
+    };
+    match tags.into_iter().find(|tag| !(1..=4094).contains(tag)) {
+        Some(tag) => Err(AttachmentError::Vlan(tag)),
+        None => Ok(()),
+    }
+}
+
+/// What shall be for this attachment.
+pub fn desired(attachment: &Attachment) -> DesiredState {
+    let Attachment { id, netns, backend, mac, mtu, addresses, routes, owner } = attachment;
+    let mut state = DesiredState::default();
+    let mark = Mark::Attachment(id.clone());
+    state.claim(Netns::Host, mark.clone());
+    let host_name = host_ifname(id);
+    let pod_netns = Netns::Path(netns.clone());
+
+    let mut host_end = Link::new(LinkKind::Veth { mark, peer: (pod_netns.clone(), id.ifname.clone()) });
+    host_end.mtu = Some(*mtu);
+    host_end.up = Some(true);
+    let mut pod_end = Link::new(LinkKind::VethPeer);
+    pod_end.mac = Some(*mac);
+    pod_end.mtu = Some(*mtu);
+    pod_end.up = Some(true);
+    pod_end.addresses = Some(addresses.iter().copied().collect());
+    pod_end.routes = Some(routes.iter().map(Route::from).collect());
+
+    match backend {
+        Backend::Ovs { bridge, vlan } => {
+            host_end.tx_checksum = TxChecksum::OffOnUserspaceBridge(bridge.clone());
+            pod_end.tx_checksum = TxChecksum::OffOnUserspaceBridge(bridge.clone());
+            let port =
+                OvsPort { bridge: bridge.clone(), vlan: vlan.clone(), attachment: id.clone(), owner: owner.clone() };
+            state.ovs_ports.insert(host_name.to_string(), port);
+        }
+        Backend::LinuxBridge { bridge, gateway } => {
+            host_end.master = Some(bridge.clone());
+            if let Some(gateway) = gateway {
+                add_gateway(&mut state, bridge, gateway);
+            }
+        }
+    }
+
+    let pod = state.namespace(&pod_netns);
+    // A guest that owns the addresses speaks for itself: the kernel must not, by its own link-local address. Elsewhere
+    // the addresses are ours to set, not a router's.
+    let quiet = if addresses.is_empty() { ("disable_ipv6", "1") } else { ("accept_ra", "0") };
+    pod.sysctls.insert(format!("net/ipv6/conf/{}/{}", id.ifname, quiet.0), quiet.1.to_owned());
+    pod.links.insert(id.ifname.clone(), pod_end);
+    let host = state.namespace(&Netns::Host);
+    host.sysctls.insert(format!("net/ipv6/conf/{host_name}/disable_ipv6"), "1".to_owned());
+    host.links.insert(host_name, host_end);
+    state
+}
+
+/// The bridge that is its pods' gateway, with what the host needs to forward for them.
+fn add_gateway(state: &mut DesiredState, bridge: &IfName, gateway: &BridgeGateway) {
+    state.claim(Netns::Host, Mark::Shared);
+    let host = state.namespace(&Netns::Host);
+    let mut link = Link::new(LinkKind::Bridge { mark: Mark::Shared });
+    // Without an address of its own a bridge takes that of a port, and changes it as ports come and go.
+    link.mac = Some(MacAddr::hashed(bridge.as_str()));
+    link.up = Some(true);
+    link.addresses = Some(gateway.addresses.iter().copied().collect());
+    host.links.insert(bridge.clone(), link);
+    if gateway.addresses.iter().any(|address| address.is_ipv4()) {
+        host.sysctls.insert("net/ipv4/ip_forward".to_owned(), "1".to_owned());
+    }
+    if gateway.addresses.iter().any(|address| address.is_ipv6()) {
+        host.sysctls.insert("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned());
+    }
+    if gateway.masquerade {
+        let prefixes: BTreeSet<_> =
+            gateway.addresses.iter().map(|address| Route::on_link(*address).destination).collect();
+        let rules = prefixes
+            .into_iter()
+            .map(|prefix| Rule {
+                matches: vec![Match::Source(prefix), Match::NotDestination(prefix)],
+                verdict: Verdict::Masquerade,
+            })
+            .collect();
+        let table = Table { family: Family::Inet, chains: vec![Chain { hook: Hook::Postrouting, rules }] };
+        host.tables = BTreeMap::from([(OwnedTable::of_bridge(bridge), table)]);
+    }
+}

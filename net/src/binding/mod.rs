@@ -1,0 +1,212 @@
+//! The ways of binding a VM interface to a pod interface; one file each.
+
+mod bridge;
+mod masquerade;
+
+use crate::desired::{DesiredState, Link, LinkKind, Netns, Tap};
+use crate::error::ErrorClass;
+use crate::mark::Mark;
+use crate::model::{Binding, BindingMethod, GuestNic, IfName, MacAddr, PodInterface};
+
+/// The lease time that guests are told: 999 days, for the address is the VM's for as long as the VM is there.
+pub(crate) const LEASE_SECONDS: u32 = 999 * 24 * 60 * 60;
+
+/// A binding that cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BindingError {
+    /// A group address.
+    #[error("failed to bind interface `{nic}`: macAddress `{mac}` is a multicast address")]
+    Mac {
+        /// The interface.
+        nic: String,
+        /// The address.
+        mac: MacAddr,
+    },
+    /// No queue.
+    #[error("failed to bind interface `{nic}`: it has {queues} queues, valid is 1 to 256")]
+    Queues {
+        /// The interface.
+        nic: String,
+        /// How many.
+        queues: u32,
+    },
+    /// Too small a network.
+    #[error("failed to bind interface `{nic}`: vmNetworkCIDR `{cidr}` has no room for a gateway and a guest; /30 has")]
+    Cidr {
+        /// The interface.
+        nic: String,
+        /// The network.
+        cidr: ipnetwork::Ipv4Network,
+    },
+    /// The guest would get the pod's address, and the pod has none.
+    #[error("failed to bind interface `{nic}`: pod interface `{pod_interface}` has no IPv4 address to translate to")]
+    NoAddress {
+        /// The interface.
+        nic: String,
+        /// The pod interface.
+        pod_interface: IfName,
+    },
+}
+
+impl BindingError {
+    /// What to do about it.
+    pub fn class(&self) -> ErrorClass {
+        ErrorClass::Invalid
+    }
+
+    /// A word for conditions and events.
+    pub fn reason(&self) -> &'static str {
+        "InvalidBinding"
+    }
+}
+
+/// Checks what the types do not.
+///
+/// # Errors
+/// Names the field, its value and what would be valid.
+pub fn validate(binding: &Binding) -> Result<(), BindingError> {
+    if binding.guest_mac.is_multicast() {
+        return Err(BindingError::Mac { nic: binding.nic.clone(), mac: binding.guest_mac });
+    }
+    // MAX_TAP_QUEUES of the kernel's drivers/net/tun.c.
+    if !(1..=256).contains(&binding.queues) {
+        return Err(BindingError::Queues { nic: binding.nic.clone(), queues: binding.queues });
+    }
+    match &binding.method {
+        BindingMethod::Masquerade { cidr, .. } => masquerade::validate(binding, *cidr),
+        BindingMethod::Bridge => Ok(()),
+    }
+}
+
+/// What shall be in the pod's namespace for this binding.
+///
+/// # Errors
+/// Those of [`validate`].
+pub fn desired(binding: &Binding) -> Result<DesiredState, BindingError> {
+    validate(binding)?;
+    Ok(match &binding.method {
+        BindingMethod::Masquerade { cidr, ports } => masquerade::desired(binding, *cidr, ports),
+        BindingMethod::Bridge => bridge::desired(binding),
+    })
+}
+
+/// What the launcher must know of the NIC that this binding makes.
+///
+/// # Errors
+/// Those of [`validate`].
+pub fn guest_nic(binding: &Binding) -> Result<GuestNic, BindingError> {
+    validate(binding)?;
+    Ok(match &binding.method {
+        BindingMethod::Masquerade { cidr, .. } => masquerade::guest_nic(binding, *cidr),
+        BindingMethod::Bridge => bridge::guest_nic(binding),
+    })
+}
+
+/// Name of the tap of a pod interface: `tap0` for `eth0`, `tap<hash>` for `pod<hash>`.
+pub fn tap_name(pod_interface: &IfName) -> IfName {
+    named_after("tap", pod_interface, |name| name.strip_prefix("eth").or_else(|| name.strip_prefix("pod")))
+}
+
+/// Name of the bridge in the pod between a pod interface and its tap: `k6t-eth0`, `k6t-<hash>` for `pod<hash>`.
+pub fn bridge_name(pod_interface: &IfName) -> IfName {
+    named_after("k6t-", pod_interface, |name| Some(name.strip_prefix("pod").unwrap_or(name)))
+}
+
+/// `prefix` and the short form of the pod interface's name; a hash in its place where that is none or too long.
+fn named_after(prefix: &str, pod_interface: &IfName, short: fn(&str) -> Option<&str>) -> IfName {
+    short(pod_interface.as_str())
+        .filter(|rest| !rest.is_empty())
+        .and_then(|rest| format!("{prefix}{rest}").parse().ok())
+        .unwrap_or_else(|| IfName::hashed(prefix, pod_interface.as_str(), 11))
+}
+
+/// The tap, as a port of the binding's bridge.
+fn tap(binding: &Binding) -> Link {
+    let (uid, gid) = binding.tap_owner;
+    let tap = Tap { uid, gid, multi_queue: binding.queues > 1, vnet_header: true };
+    let mut link = Link::new(LinkKind::Tap { mark: Mark::Binding(binding.nic.clone()), tap });
+    link.mtu = Some(binding.pod.mtu);
+    link.up = Some(true);
+    link.master = Some(bridge_name(&binding.pod_interface));
+    link
+}
+
+/// A state that claims this binding in its pod, with the tap.
+fn begin(binding: &Binding) -> (DesiredState, Netns) {
+    let netns = Netns::Path(binding.netns.clone());
+    let mut state = DesiredState::default();
+    state.claim(netns.clone(), Mark::Binding(binding.nic.clone()));
+    let pod = state.namespace(&netns);
+    let tap_name = tap_name(&binding.pod_interface);
+    pod.sysctls.insert(format!("net/ipv6/conf/{tap_name}/disable_ipv6"), "1".to_owned());
+    pod.links.insert(tap_name, tap(binding));
+    (state, netns)
+}
+
+/// A NIC without addresses and DHCP.
+fn bare_nic(binding: &Binding) -> GuestNic {
+    GuestNic {
+        name: binding.nic.clone(),
+        pod_interface: binding.pod_interface.clone(),
+        tap: tap_name(&binding.pod_interface),
+        mac: binding.guest_mac,
+        mtu: binding.pod.mtu,
+        queues: binding.queues,
+        dhcp_v4: None,
+        addresses: Vec::new(),
+    }
+}
+
+/// The first IPv4 address of a pod interface.
+fn ipv4(addresses: &[ipnetwork::IpNetwork]) -> Option<ipnetwork::Ipv4Network> {
+    addresses.iter().find_map(|address| match address {
+        ipnetwork::IpNetwork::V4(address) => Some(*address),
+        ipnetwork::IpNetwork::V6(_) => None,
+    })
+}
+
+/// The IPv4 ones of some addresses.
+fn ipv4_of(addresses: &[std::net::IpAddr]) -> Vec<std::net::Ipv4Addr> {
+    addresses
+        .iter()
+        .filter_map(|address| match address {
+            std::net::IpAddr::V4(address) => Some(*address),
+            std::net::IpAddr::V6(_) => None,
+        })
+        .collect()
+}
+
+/// The IPv4 default gateway and the other IPv4 routes of a pod interface.
+fn ipv4_routes(pod: &PodInterface) -> (Option<std::net::Ipv4Addr>, Vec<crate::model::StaticRoute>) {
+    let (default, others): (Vec<_>, Vec<_>) = pod
+        .routes
+        .iter()
+        .filter(|route| route.destination.is_ipv4())
+        .cloned()
+        .partition(|route| route.destination.prefix() == 0);
+    let gateway = default.into_iter().find_map(|route| match route.gateway {
+        Some(std::net::IpAddr::V4(gateway)) => Some(gateway),
+        Some(std::net::IpAddr::V6(_)) | None => None,
+    });
+    (gateway, others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_taps_and_bridges_after_the_pod_interface() {
+        for (pod, tap, bridge) in [
+            ("eth0", "tap0", "k6t-eth0"),
+            ("pod16477688c0e", "tap16477688c0e", "k6t-16477688c0e"),
+            ("net1", "tap1d9b45ae0e6", "k6t-net1"),
+        ] {
+            let pod: IfName = pod.parse().unwrap();
+            assert_eq!(bridge_name(&pod).as_str(), bridge);
+            assert_eq!(tap_name(&pod).as_str().len(), tap.len());
+        }
+        assert_eq!(tap_name(&"eth0".parse().unwrap()).as_str(), "tap0");
+        assert_eq!(bridge_name(&"a-name-of-15-by".parse().unwrap()).as_str().len(), 15);
+    }
+}

@@ -1,0 +1,73 @@
+//! Ports of OVS bridges. The bridges themselves are the administrator's: never made, never removed.
+
+use std::collections::BTreeSet;
+
+use super::PlanError;
+use crate::desired::{DesiredState, Netns, OvsPort};
+use crate::mark::{Mark, OwnedPort};
+use crate::model::{IfName, Vlan};
+use crate::observed::{ObservedPort, ObservedState};
+use crate::op::Op;
+
+/// Adds the steps for OVS ports. `fresh` are the links that the plan makes: a port that was there before its link has
+/// to be taken in again.
+pub(super) fn plan(
+    desired: &DesiredState,
+    observed: &ObservedState,
+    fresh: &BTreeSet<(Netns, IfName)>,
+    ops: &mut Vec<Op>,
+) -> Result<(), PlanError> {
+    for (name, want) in &desired.ovs_ports {
+        let ovs = observed.ovs.as_ref().ok_or_else(|| PlanError::NoOvs(name.clone()))?;
+        if !ovs.bridges.contains_key(&want.bridge) {
+            return Err(PlanError::MissingOvsBridge(want.bridge.clone()));
+        }
+        let link_is_new = fresh.iter().any(|(netns, link)| *netns == Netns::Host && link.as_str() == name);
+        match ovs.ports.get(name) {
+            None => add(name, want, None, ops),
+            Some(have) => {
+                let owned = OwnedPort::prove(name, have).ok_or_else(|| PlanError::ForeignPort(name.clone()))?;
+                if have.bridge != want.bridge || link_is_new {
+                    ops.push(Op::DeleteOvsPort(owned));
+                    add(name, want, None, ops);
+                } else if !agrees(want, have) {
+                    add(name, want, Some(owned), ops);
+                } else if !have.attached {
+                    ops.push(Op::AwaitOvsPort { name: name.clone() });
+                }
+            }
+        }
+    }
+    let (Some(ovs), Some(marks)) = (&observed.ovs, desired.scope.get(&Netns::Host)) else { return Ok(()) };
+    for (name, have) in &ovs.ports {
+        let in_scope = have.attachment.clone().is_some_and(|id| marks.contains(&Mark::Attachment(id)));
+        if in_scope && !desired.ovs_ports.contains_key(name) {
+            ops.extend(OwnedPort::prove(name, have).map(Op::DeleteOvsPort));
+        }
+    }
+    Ok(())
+}
+
+fn add(name: &str, want: &OvsPort, present: Option<OwnedPort>, ops: &mut Vec<Op>) {
+    ops.push(Op::SetOvsPort { name: name.to_owned(), port: want.clone(), present });
+    ops.push(Op::AwaitOvsPort { name: name.to_owned() });
+}
+
+fn agrees(want: &OvsPort, have: &ObservedPort) -> bool {
+    let OvsPort { bridge, vlan, attachment, owner } = want;
+    *bridge == have.bridge
+        && have.vlan.as_ref().is_some_and(|present| canonical(present) == canonical(vlan))
+        && have.attachment.as_ref() == Some(attachment)
+        && *owner == have.owner
+}
+
+/// A trunk's tags are a set.
+fn canonical(vlan: &Vlan) -> Vlan {
+    match vlan {
+        Vlan::Untagged | Vlan::Access(_) => vlan.clone(),
+        Vlan::Trunk { tags, native } => {
+            let tags: BTreeSet<u16> = tags.iter().copied().collect();
+            Vlan::Trunk { tags: tags.into_iter().collect(), native: *native }
+        }
+    }
+}
