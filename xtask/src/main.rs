@@ -4,6 +4,7 @@
 //! `cargo xtask setup` is what installs the rest.
 
 mod crds;
+mod deps;
 mod guest;
 mod process;
 mod setup;
@@ -29,6 +30,8 @@ enum Chore {
     Guest(guest::Arguments),
     /// Write the custom resource definitions into deploy/crds
     Crds(crds::Arguments),
+    /// Check that dependencies point the way that ARCHITECTURE.md says
+    CheckDeps(deps::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Guest(arguments) => guest::run(&arguments),
         Chore::Crds(arguments) => crds::run(&arguments),
+        Chore::CheckDeps(arguments) => deps::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
