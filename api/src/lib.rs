@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 pub mod config;
+pub mod crd;
 pub mod decode;
 pub mod defaults;
 pub mod error_status;

@@ -199,6 +199,7 @@ pub struct SysprepSource {
 /// Entries of a ConfigMap of the same namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct ConfigMapVolumeSource {
     /// Name of the ConfigMap.
     #[serde(default, skip_serializing_if = "Option::is_none")]

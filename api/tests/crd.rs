@@ -1,0 +1,175 @@
+//! The CRDs: what upstream's look like from outside, and what an API server demands of them.
+#![allow(clippy::unwrap_used)]
+
+use holdfast_api::crd::{crd_yaml, crds};
+use serde_json::{Value, json};
+
+fn crd(name: &str) -> Value {
+    let crds = crds();
+    let crd = crds.iter().find(|crd| crd.metadata.name.as_deref() == Some(name)).unwrap();
+    serde_json::to_value(crd).unwrap()
+}
+
+fn columns(version: &Value) -> Vec<(&str, &str, i64)> {
+    let columns = version["additionalPrinterColumns"].as_array().unwrap();
+    columns
+        .iter()
+        .map(|c| (c["name"].as_str().unwrap(), c["jsonPath"].as_str().unwrap(), c["priority"].as_i64().unwrap_or(0)))
+        .collect()
+}
+
+#[test]
+fn virtual_machines_look_like_upstreams() {
+    let crd = crd("virtualmachines.kubevirt.io");
+    assert_eq!(
+        crd["spec"]["names"],
+        json!({"categories": ["all"], "kind": "VirtualMachine", "plural": "virtualmachines",
+            "shortNames": ["vm", "vms"], "singular": "virtualmachine"})
+    );
+    assert_eq!(crd["spec"]["scope"], "Namespaced");
+    for (index, name, storage) in [(0, "v1", true), (1, "v1alpha3", false)] {
+        let version = &crd["spec"]["versions"][index];
+        assert_eq!(
+            (&version["name"], &version["served"], &version["storage"]),
+            (&json!(name), &json!(true), &json!(storage))
+        );
+        assert_eq!(version["deprecated"] == true, !storage);
+        assert_eq!(version["subresources"], json!({"status": {}}));
+        assert_eq!(
+            columns(version),
+            [
+                ("Age", ".metadata.creationTimestamp", 0),
+                ("Status", ".status.printableStatus", 0),
+                ("Ready", ".status.conditions[?(@.type=='Ready')].status", 0),
+            ]
+        );
+    }
+}
+
+#[test]
+fn instances_look_like_upstreams() {
+    let crd = crd("virtualmachineinstances.kubevirt.io");
+    assert_eq!(crd["spec"]["names"]["shortNames"], json!(["vmi", "vmis"]));
+    let version = &crd["spec"]["versions"][0];
+    assert_eq!(version["subresources"], Value::Null);
+    assert_eq!(
+        columns(version),
+        [
+            ("Age", ".metadata.creationTimestamp", 0),
+            ("Phase", ".status.phase", 0),
+            ("IP", ".status.interfaces[0].ipAddress", 0),
+            ("NodeName", ".status.nodeName", 0),
+            ("Ready", ".status.conditions[?(@.type=='Ready')].status", 0),
+            ("Live-Migratable", ".status.conditions[?(@.type=='LiveMigratable')].status", 1),
+            ("Paused", ".status.conditions[?(@.type=='Paused')].status", 1),
+        ]
+    );
+}
+
+#[test]
+fn ours_are_cluster_scoped_and_leases_do_not_change() {
+    for name in ["underlaynetworks.holdfast.io", "ipleases.holdfast.io", "macleases.holdfast.io"] {
+        let crd = crd(name);
+        assert_eq!(crd["spec"]["scope"], "Cluster");
+        assert_eq!(crd["spec"]["versions"][0]["name"], "v1alpha1");
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        assert_eq!(spec["x-kubernetes-validations"][0]["rule"] == "self == oldSelf", name.contains("lease"), "{name}");
+    }
+    let network = crd("underlaynetworks.holdfast.io");
+    let spec = &network["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    assert_eq!(spec["backend"]["enum"], json!(["ovs", "linux-bridge", "macvtap"]));
+    assert_eq!(spec["datapath"]["default"], "system");
+    assert_eq!(spec["portSecurity"]["default"], true);
+    assert_eq!(spec["dhcp"]["default"], json!({"v4": true, "v6": false, "ra": false}));
+}
+
+/// The rules of apiextensions/v1 for structural schemas that a generated schema could break.
+fn check(path: &str, schema: &Value, problems: &mut Vec<String>) {
+    let fields = schema.as_object().unwrap();
+    let open = schema["x-kubernetes-int-or-string"] == true || schema["x-kubernetes-preserve-unknown-fields"] == true;
+    let known = ["object", "array", "string", "integer", "number", "boolean"];
+    let kind = schema["type"].as_str().unwrap_or_default();
+    if !known.contains(&kind) && !open {
+        problems.push(format!("{path}: type is {}", schema["type"]));
+    }
+    for key in ["$ref", "$schema", "definitions", "oneOf", "allOf", "not", "title", "const"] {
+        if fields.contains_key(key) {
+            problems.push(format!("{path}: has {key}"));
+        }
+    }
+    if fields.contains_key("anyOf") && schema["x-kubernetes-int-or-string"] != true {
+        problems.push(format!("{path}: has anyOf"));
+    }
+    if kind == "array" && !fields.contains_key("items") {
+        problems.push(format!("{path}: a list without items"));
+    }
+    if fields.contains_key("properties") && fields.contains_key("additionalProperties") {
+        problems.push(format!("{path}: both properties and additionalProperties"));
+    }
+    if schema["x-kubernetes-list-type"] == "map" {
+        for key in schema["x-kubernetes-list-map-keys"].as_array().unwrap() {
+            let required = schema["items"]["required"].as_array();
+            if !required.is_some_and(|required| required.contains(key)) {
+                problems.push(format!("{path}: list map key {key} is not required"));
+            }
+        }
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        check(&format!("{path}.{name}"), property, problems);
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(inner) = fields.get(key) {
+            check(&format!("{path}.{key}"), inner, problems);
+        }
+    }
+}
+
+#[test]
+fn schemas_are_structural() {
+    for crd in crds() {
+        let crd = serde_json::to_value(crd).unwrap();
+        for version in crd["spec"]["versions"].as_array().unwrap() {
+            let mut problems = Vec::new();
+            let schema = &version["schema"]["openAPIV3Schema"];
+            check("", schema, &mut problems);
+            assert_eq!(problems, Vec::<String>::new(), "{}", crd["metadata"]["name"]);
+            assert_eq!(schema["properties"]["metadata"], json!({"type": "object"}));
+        }
+    }
+}
+
+#[test]
+fn every_field_of_ours_says_what_it_does() {
+    fn undescribed(path: &str, schema: &Value, found: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if property["description"].as_str().unwrap_or_default().is_empty() {
+                found.push(path.clone());
+            }
+            undescribed(&path, property, found);
+        }
+        if schema["items"].is_object() {
+            undescribed(path, &schema["items"], found);
+        }
+    }
+    for crd in crds().iter().filter(|crd| crd.spec.group == "holdfast.io") {
+        let crd = serde_json::to_value(crd).unwrap();
+        let mut found = Vec::new();
+        undescribed("", &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut found);
+        found.retain(|path| path != ".metadata" && !path.starts_with(".status.conditions."));
+        assert_eq!(found, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_crd_fits_into_one_object() {
+    for crd in crds() {
+        let yaml = crd_yaml(&crd);
+        assert!(yaml.starts_with("# Generated"));
+        let again: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition =
+            serde_norway::from_str(&yaml).unwrap();
+        assert_eq!(again, crd);
+        // `kubectl apply` keeps a copy in an annotation, which holds 256 KiB.
+        assert!(serde_json::to_string(&crd).unwrap().len() < 256 * 1024);
+    }
+}
