@@ -22,6 +22,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::VmiInput;
+
 /// Events that may wait for a busy task; the launcher's socket buffers what is beyond.
 const QUEUED_EVENTS: usize = 64;
 
@@ -177,6 +179,12 @@ impl Launcher {
     /// The launcher of the VMI `vmi_uid`, listening at `socket`, living in `netns`.
     pub fn new(socket: &Path, netns: &Path, vmi_uid: &str) -> Self {
         Self { socket: socket.to_owned(), netns: netns.to_owned(), vmi_uid: vmi_uid.to_owned() }
+    }
+
+    /// The launcher of a VMI.
+    pub fn of(input: &VmiInput) -> Self {
+        let uid = input.vmi.metadata.uid.as_deref().unwrap_or_default();
+        Self::new(&input.sandbox.launcher_socket, &input.sandbox.netns, uid)
     }
 
     /// Makes sure that the launcher is the right one, and returns its process.

@@ -14,9 +14,13 @@ pub mod nics;
 pub mod record;
 pub mod report;
 pub mod status;
+pub mod task;
+pub mod wire;
+mod worker;
 
 pub use input::{NicInput, Sandbox, VmiInput, Wanted};
 pub use report::{NicReport, VmiReport};
+pub use task::{CommandError, Timing, VmiContext, VmiMetrics, VmiTask};
 
 /// An error with its causes in one line, for a condition's message.
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -1,5 +1,6 @@
 //! A VMI's NICs as bindings: what [`net`](holdfast_net) shall wire in the sandbox. Pure.
 //!
+//! What a binding can check by itself, [`holdfast_net::binding::validate`] does; here is what only the VMI knows.
 //! The guest's MAC is the spec's, else the lease's, else the pod interface's own.
 
 use std::collections::BTreeMap;
@@ -113,10 +114,7 @@ fn vm_network(network: &Network) -> Result<Ipv4Network, String> {
     }
     let given = network.pod.as_ref().and_then(|pod| pod.vm_network_cidr.as_deref()).filter(|text| !text.is_empty());
     let text = given.unwrap_or(DEFAULT_VM_NETWORK);
-    // A gateway, a guest, the network's address and its broadcast.
-    text.parse().ok().filter(|cidr: &Ipv4Network| cidr.prefix() <= 30).ok_or_else(|| {
-        format!("vmNetworkCIDR `{text}` is not an IPv4 prefix of /30 or shorter such as {DEFAULT_VM_NETWORK}")
-    })
+    text.parse().map_err(|_| format!("vmNetworkCIDR `{text}` is not an IPv4 prefix such as {DEFAULT_VM_NETWORK}"))
 }
 
 fn ports(ports: &[Port]) -> Result<Vec<ForwardedPort>, String> {
@@ -135,10 +133,7 @@ fn ports(ports: &[Port]) -> Result<Vec<ForwardedPort>, String> {
 
 fn guest_mac(interface: &Interface, nic: &NicInput, pod: &PodInterface) -> Result<MacAddr, String> {
     match interface.mac_address.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) => {
-            let mac: MacAddr = text.parse().map_err(|error| format!("macAddress: {error}"))?;
-            if mac.is_multicast() { Err(format!("macAddress `{mac}` is a group address")) } else { Ok(mac) }
-        }
+        Some(text) => text.parse().map_err(|error| format!("macAddress: {error}")),
         None => Ok(nic.mac.unwrap_or(pod.mac)),
     }
 }
