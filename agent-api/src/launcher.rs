@@ -25,8 +25,8 @@ pub enum Request {
     /// Who are you? Answered by [`Response::Hello`].
     Hello,
     /// Make the domain what is described: define and start it if it is not there, do nothing if it is.
-    /// Carries one DHCP packet socket for each NIC with `dhcp_v4`, in their order. Answered by
-    /// [`Response::Domain`] once the domain runs.
+    /// Carries one DHCP packet socket for each NIC with `dhcp_v4`, in their order; those of an earlier
+    /// Sync are closed. Answered by [`Response::Domain`] once the domain runs.
     Sync(Box<Sync>),
     /// Pause the vCPUs.
     Pause,
