@@ -79,9 +79,6 @@ fn method(interface: &Interface, network: &Network) -> Result<BindingMethod, Str
     if !interface.port_ranges.is_empty() {
         return Err("portRanges is not supported; list the ports in `ports`".to_owned());
     }
-    if interface.dhcp_options.is_some() {
-        return Err("dhcpOptions is not supported".to_owned());
-    }
     match (&interface.masquerade, &interface.bridge) {
         (Some(_), None) if is_pod_network(network) => {
             Ok(BindingMethod::Masquerade { cidr: vm_network(network)?, ports: ports(&interface.ports)? })
