@@ -1,5 +1,13 @@
-//! API types.
-#![allow(missing_docs)]
+//! The types that users see, and the decisions that follow from them alone.
+//!
+//! [`kubevirt`] has VirtualMachine and VirtualMachineInstance as upstream's API has them, [`nad`]
+//! the networks of Multus, [`underlay`] and [`lease`] our own; [`crd`] makes CRDs of them, and
+//! [`decode`] reads manifests. Defaulting, validation and run-strategy decisions are here as well,
+//! so that whoever admits an object decides the same.
+//!
+//! Invariant: pure. Nothing here reads a clock, a file, the network or the environment; times and
+//! random numbers come in as arguments.
+#![allow(clippy::duplicated_attributes, reason = "each printer column of a kind repeats the keys of the others")]
 
 pub mod config;
 pub mod crd;
@@ -16,3 +24,4 @@ pub mod quantity;
 pub mod run_strategy;
 pub mod status;
 pub mod underlay;
+pub mod validate;

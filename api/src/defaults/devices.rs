@@ -98,10 +98,8 @@ fn moves(image: &str) -> bool {
 
 /// The timing of probes, as for containers.
 pub(super) fn default_probes(spec: &mut VirtualMachineInstanceSpec) {
-    for probe in [&mut spec.liveness_probe, &mut spec.readiness_probe] {
-        if let Some(probe) = probe {
-            default_probe(probe);
-        }
+    for probe in [&mut spec.liveness_probe, &mut spec.readiness_probe].into_iter().flatten() {
+        default_probe(probe);
     }
 }
 

@@ -68,6 +68,13 @@ pub fn default_vmi(vmi: &mut VirtualMachineInstance, config: &ClusterConfig, ide
     vmi.status = Some(first_status(&vmi.spec, now));
 }
 
+/// The spec of the VMI that a VM's template comes to, for rules that hold for both.
+pub(crate) fn defaulted_template(vm: &VirtualMachine, config: &ClusterConfig) -> Option<VirtualMachineInstanceSpec> {
+    let mut spec = vm.spec.template.spec.clone()?;
+    default_vmi_spec(&mut spec, config, &mut |_| Uuid::nil());
+    Some(spec)
+}
+
 fn default_vmi_spec(spec: &mut VirtualMachineInstanceSpec, config: &ClusterConfig, identities: Identities) {
     default_architecture(spec, config);
     default_machine(spec, config);

@@ -56,7 +56,8 @@ fn compare<T: JsonSchema>(table: &[(&str, Honour)]) -> Vec<String> {
     let stale = table.iter().filter(|(field, honour)| {
         let leaf = leaves.iter().any(|leaf| leaf == field);
         let node = nodes.iter().any(|node| node == field);
-        !leaf && !(node && matches!(honour, Honour::No(_) | Honour::Ignored(_)))
+        let whole = matches!(honour, Honour::No(_) | Honour::Ignored(_));
+        !(leaf || node && whole)
     });
     let doubled =
         table.iter().enumerate().filter(|(index, (field, _))| table[..*index].iter().any(|(other, _)| other == field));
