@@ -11,7 +11,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::names::is_dns_label;
+use crate::names::{INTERFACE_NAME, is_dns_label, is_interface_name};
 
 /// Pod annotation that lists the networks a pod joins besides the cluster's own.
 pub const NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
@@ -259,11 +259,7 @@ fn check(index: usize, element: &NetworkSelectionElement) -> Result<(), Networks
     }
     match &element.interface {
         Some(interface) if !is_interface_name(interface) => {
-            return wrong(
-                "interface",
-                interface,
-                "an interface name (1 to 15 characters, none of `/`, `:`, white space; not `.` or `..`)",
-            );
+            return wrong("interface", interface, INTERFACE_NAME);
         }
         _ => {}
     }
@@ -271,14 +267,6 @@ fn check(index: usize, element: &NetworkSelectionElement) -> Result<(), Networks
         return Err(NetworksError::IpsAndClaim(index));
     }
     Ok(())
-}
-
-/// What the kernel accepts as the name of a link.
-fn is_interface_name(name: &str) -> bool {
-    (1..=15).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
 }
 
 #[cfg(test)]

@@ -11,6 +11,18 @@ pub fn is_dns_label(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// What is valid where [`is_interface_name`] says no.
+pub const INTERFACE_NAME: &str =
+    "an interface name (1 to 15 characters, none of `/`, `:`, white space; not `.` or `..`)";
+
+/// Whether the kernel accepts `name` as the name of a link.
+pub fn is_interface_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+}
+
 /// Reads a MAC address of six octets separated by `:` or by `-`. `None` for any other text.
 pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let separator = if text.contains('-') { '-' } else { ':' };
@@ -48,6 +60,16 @@ mod tests {
         }
         for bad in ["", "-a", "a-", "A", "a.b", "a_b", &"x".repeat(64)] {
             assert!(!is_dns_label(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn interfaces() {
+        for good in ["eth0", "br-lan.10", "abcdefghijklmno"] {
+            assert!(is_interface_name(good), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "abcdefghijklmnop"] {
+            assert!(!is_interface_name(bad), "{bad}");
         }
     }
 

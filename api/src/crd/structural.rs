@@ -55,6 +55,7 @@ fn rewrite(schema: Value, definitions: &Map<String, Value>, foreign: bool) -> Va
     if foreign {
         schema.remove("description");
     }
+    unwrap_lines(&mut schema);
     if schema.get("default").is_some_and(Value::is_null) {
         schema.remove("default");
     }
@@ -149,26 +150,22 @@ fn referenced(name: &str, definitions: &Map<String, Value>, foreign: bool) -> Va
     schema
 }
 
-/// Makes an `enum` of the alternatives that an enum with documented variants has; what is said of
-/// each goes into the description.
+/// Makes an `enum` of the alternatives that an enum with documented variants has. What is said of
+/// each stands at the fields that use it.
 fn fold_enum(schema: &mut Map<String, Value>) {
-    let Some(Value::Array(variants)) = schema.remove("oneOf") else {
-        return;
-    };
-    let mut description = schema.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut names = Vec::new();
-    for variant in &variants {
-        let Some(name) = variant.get("const") else {
-            continue;
-        };
-        names.push(name.clone());
-        if let (Some(name), Some(text)) = (name.as_str(), variant.get("description").and_then(Value::as_str)) {
-            description.push_str(&format!("\n- `{name}`: {text}"));
-        }
+    if let Some(Value::Array(variants)) = schema.remove("oneOf") {
+        let names = variants.iter().filter_map(|variant| variant.get("const").cloned()).collect();
+        schema.insert("type".to_owned(), json!("string"));
+        schema.insert("enum".to_owned(), Value::Array(names));
     }
-    schema.insert("type".to_owned(), json!("string"));
-    schema.insert("enum".to_owned(), Value::Array(names));
-    schema.insert("description".to_owned(), Value::String(description));
+}
+
+/// Makes one line of each paragraph; the source wraps them.
+fn unwrap_lines(schema: &mut Map<String, Value>) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        let paragraphs: Vec<_> = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
+        *text = paragraphs.join("\n\n");
+    }
 }
 
 /// Takes all descriptions out of a schema.

@@ -4,6 +4,10 @@
 //! may be given out on it, and how guests learn them. Leases are named after its segment, so
 //! networks that share a segment share one space of addresses.
 
+mod rules;
+
+pub use rules::problems;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -39,7 +43,8 @@ pub struct UnderlayNetworkSpec {
     /// it. A DNS subdomain; the name of the network where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<String>,
-    /// What carries the network on a node.
+    /// What carries the network on a node: `ovs` (an Open vSwitch bridge), `linux-bridge` (a bridge
+    /// of the Linux kernel) or `macvtap` (a macvtap on the uplink, without a bridge).
     pub backend: Backend,
     /// Bridge that VMs are plugged into, unless an entry of `nodes` says otherwise. It must exist.
     /// Needed for `ovs` and `linux-bridge`.
@@ -59,7 +64,8 @@ pub struct UnderlayNetworkSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 68, max = 65535))]
     pub mtu: Option<u32>,
-    /// Which data path an `ovs` bridge has.
+    /// Which data path an `ovs` bridge has: `system` (the kernel's openvswitch module; the default)
+    /// or `netdev` (user space, for kernels without that module).
     #[serde(default)]
     pub datapath: Datapath,
     /// Address ranges of the network. Without any, guests get no address from Holdfast.

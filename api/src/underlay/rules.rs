@@ -1,0 +1,267 @@
+//! Which UnderlayNetworks are refused, and in which words.
+//!
+//! Pure: whether a bridge or an uplink is there is found out on the node.
+
+use ipnetwork::IpNetwork;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
+
+use super::{AddressRange, Backend, Datapath, Subnet, UnderlayNetwork, UnderlayNetworkSpec, Vlan};
+use crate::lease::{MAX_SEGMENT, is_segment};
+use crate::names::{INTERFACE_NAME, is_interface_name};
+use crate::pool::Pool;
+
+/// Everything that is wrong with a network: the field, its value, and what would be valid. Empty
+/// for a network that can be used.
+pub fn problems(network: &UnderlayNetwork) -> Vec<StatusCause> {
+    let mut found = Found::default();
+    let name = network.metadata.name.as_deref().unwrap_or_default();
+    let spec = &network.spec;
+    segment(name, spec, &mut found);
+    links(spec, &mut found);
+    if let Some(vlan) = &spec.vlan {
+        vlans(vlan, &mut found);
+    }
+    if let Some(mtu) = spec.mtu
+        && !(68..=65535).contains(&mtu)
+    {
+        found.add("spec.mtu", format!("`{mtu}` is not from 68 to 65535"));
+    }
+    if spec.datapath == Datapath::Netdev && spec.backend != Backend::Ovs {
+        found.add("spec.datapath", "`netdev` is for the backend `ovs` only".to_owned());
+    }
+    for (index, subnet) in spec.subnets.iter().enumerate() {
+        subnets(&format!("spec.subnets[{index}]"), subnet, &mut found);
+        for (other, earlier) in spec.subnets[..index].iter().enumerate() {
+            if overlap(subnet.cidr, earlier.cidr) {
+                found.add(
+                    format!("spec.subnets[{index}].cidr"),
+                    format!("`{}` overlaps with `{}` of spec.subnets[{other}]", subnet.cidr, earlier.cidr),
+                );
+            }
+        }
+    }
+    found.0
+}
+
+#[derive(Default)]
+struct Found(Vec<StatusCause>);
+
+impl Found {
+    fn add(&mut self, field: impl Into<String>, message: String) {
+        self.0.push(StatusCause {
+            field: Some(field.into()),
+            message: Some(message),
+            reason: Some("FieldValueInvalid".to_owned()),
+        });
+    }
+}
+
+fn segment(name: &str, spec: &UnderlayNetworkSpec, found: &mut Found) {
+    let segment = spec.segment(name);
+    if !is_segment(segment) {
+        let field = if spec.segment.is_some() { "spec.segment" } else { "metadata.name" };
+        found.add(
+            field,
+            format!(
+                "`{segment}` names no segment: a DNS subdomain of at most {MAX_SEGMENT} characters does (lower-case letters, digits, `-` and `.`)"
+            ),
+        );
+    }
+}
+
+/// A name of a link is one, and each node has the link that the backend needs.
+fn links(spec: &UnderlayNetworkSpec, found: &mut Found) {
+    let mut named = vec![("spec".to_owned(), &spec.bridge, &spec.uplink)];
+    for (index, node) in spec.nodes.iter().enumerate() {
+        named.push((format!("spec.nodes[{index}]"), &node.bridge, &node.uplink));
+    }
+    for (at, bridge, uplink) in &named {
+        for (field, name) in [("bridge", bridge), ("uplink", uplink)] {
+            if let Some(name) = name
+                && !is_interface_name(name)
+            {
+                found.add(format!("{at}.{field}"), format!("`{name}` is not {INTERFACE_NAME}"));
+            }
+        }
+    }
+    let (field, article, backend) = match spec.backend {
+        Backend::Ovs => ("bridge", "a", "ovs"),
+        Backend::LinuxBridge => ("bridge", "a", "linux-bridge"),
+        Backend::Macvtap => ("uplink", "an", "macvtap"),
+    };
+    let has = |(_, bridge, uplink): &(String, &Option<String>, &Option<String>)| match spec.backend {
+        Backend::Ovs | Backend::LinuxBridge => bridge.is_some(),
+        Backend::Macvtap => uplink.is_some(),
+    };
+    // Without one for all nodes, each of the entries must have its own, and there must be some.
+    if !has(&named[0]) && (named.len() == 1 || !named[1..].iter().all(has)) {
+        found.add(
+            format!("spec.{field}"),
+            format!("the backend `{backend}` needs {article} {field}, here or in each entry of spec.nodes"),
+        );
+    }
+}
+
+fn vlans(vlan: &Vlan, found: &mut Found) {
+    let ids = [("access", vlan.access), ("native", vlan.native)]
+        .into_iter()
+        .filter_map(|(field, id)| Some((field, id?)))
+        .chain(vlan.trunk.iter().map(|id| ("trunk", *id)));
+    for (field, id) in ids.filter(|(_, id)| !(1..=4094).contains(id)) {
+        found.add(format!("spec.vlan.{field}"), format!("`{id}` is no VLAN id: 1 to 4094 are"));
+    }
+    match (vlan.access, vlan.trunk.is_empty()) {
+        (Some(_), false) => found.add("spec.vlan", "access and trunk exclude each other".to_owned()),
+        (None, true) => found.add("spec.vlan", "either access or trunk is needed".to_owned()),
+        _ => {}
+    }
+    if vlan.native.is_some() && vlan.trunk.is_empty() {
+        found.add("spec.vlan.native", "there is a native VLAN only with a trunk".to_owned());
+    }
+}
+
+fn subnets(at: &str, subnet: &Subnet, found: &mut Found) {
+    let before = found.0.len();
+    prefix(&format!("{at}.cidr"), subnet.cidr, found);
+    let cidr = subnet.cidr;
+    let outside = |address| format!("`{address}` is not in `{cidr}`");
+    if let Some(gateway) = subnet.gateway
+        && !cidr.contains(gateway)
+    {
+        found.add(format!("{at}.gateway"), outside(gateway));
+    }
+    for (index, AddressRange { start, end }) in subnet.ranges.iter().enumerate() {
+        let at = format!("{at}.ranges[{index}]");
+        for (field, address) in [("start", start), ("end", end)] {
+            if !cidr.contains(*address) {
+                found.add(format!("{at}.{field}"), outside(*address));
+            }
+        }
+        if end < start {
+            found.add(format!("{at}.end"), format!("`{end}` is below the start `{start}`"));
+        }
+    }
+    for (index, exclude) in subnet.exclude.iter().enumerate() {
+        let at = format!("{at}.exclude[{index}]");
+        prefix(&at, *exclude, found);
+        if !overlap(*exclude, cidr) {
+            found.add(at, format!("`{exclude}` has nothing in common with `{cidr}`"));
+        }
+    }
+    for (index, route) in subnet.routes.iter().enumerate() {
+        let at = format!("{at}.routes[{index}]");
+        prefix(&format!("{at}.dst"), route.dst, found);
+        if route.dst.is_ipv6() != cidr.is_ipv6() {
+            found.add(format!("{at}.dst"), format!("`{}` is of the other family than `{cidr}`", route.dst));
+        }
+        match route.gw {
+            Some(hop) if !cidr.contains(hop) => found.add(format!("{at}.gw"), outside(hop)),
+            None if subnet.gateway.is_none() => {
+                found.add(format!("{at}.gw"), "a next hop is needed, as the subnet has no gateway".to_owned())
+            }
+            _ => {}
+        }
+    }
+    if found.0.len() == before && Pool::of(subnet).is_empty() {
+        found.add(at, format!("no address of `{cidr}` is left to give out"));
+    }
+}
+
+/// A prefix has no bits behind its length.
+fn prefix(field: &str, prefix: IpNetwork, found: &mut Found) {
+    if prefix.ip() != prefix.network() {
+        found.add(
+            field,
+            format!("`{prefix}` has bits behind the prefix: `{}/{}` has none", prefix.network(), prefix.prefix()),
+        );
+    }
+}
+
+fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
+    one.contains(other.network()) || other.contains(one.network())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn found(name: &str, spec: Value) -> Vec<(String, String)> {
+        let network = UnderlayNetwork::new(name, serde_json::from_value(spec).unwrap());
+        problems(&network).into_iter().map(|cause| (cause.field.unwrap(), cause.message.unwrap())).collect()
+    }
+
+    fn subnet(more: Value) -> Value {
+        let mut subnet = json!({"cidr": "192.0.2.0/24", "gateway": "192.0.2.1"});
+        subnet.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"backend": "ovs", "bridge": "br0", "subnets": [subnet]})
+    }
+
+    #[test]
+    fn what_can_be_used_has_no_problems() {
+        for spec in [
+            json!({"backend": "ovs", "bridge": "br0"}),
+            json!({"backend": "macvtap", "nodes": [{"nodeSelector": {}, "uplink": "eth1"}]}),
+            json!({"backend": "linux-bridge", "bridge": "br0", "vlan": {"trunk": [1, 4094], "native": 1}}),
+            subnet(json!({"ranges": [{"start": "192.0.2.9", "end": "192.0.2.9"}], "exclude": ["192.0.2.10"],
+                "routes": [{"dst": "198.51.100.0/24"}], "dns": {"servers": ["203.0.113.53"]}})),
+        ] {
+            assert_eq!(found("lab.net", spec), []);
+        }
+    }
+
+    #[test]
+    fn each_problem_names_its_field_and_value() {
+        for (spec, field, words) in [
+            (json!({"backend": "ovs", "bridge": "br0", "segment": "A"}), "spec.segment", "`A` names no segment"),
+            (json!({"backend": "ovs"}), "spec.bridge", "`ovs` needs a bridge"),
+            (json!({"backend": "macvtap", "bridge": "br0"}), "spec.uplink", "`macvtap` needs an uplink"),
+            (
+                json!({"backend": "ovs", "nodes": [{"nodeSelector": {}, "uplink": "e"}]}),
+                "spec.bridge",
+                "each entry of spec.nodes",
+            ),
+            (json!({"backend": "ovs", "bridge": "a/b"}), "spec.bridge", "`a/b` is not an interface name"),
+            (json!({"backend": "ovs", "bridge": "b", "vlan": {"access": 4095}}), "spec.vlan.access", "`4095`"),
+            (json!({"backend": "ovs", "bridge": "b", "vlan": {"access": 1, "trunk": [2]}}), "spec.vlan", "exclude"),
+            (json!({"backend": "ovs", "bridge": "b", "vlan": {}}), "spec.vlan", "is needed"),
+            (json!({"backend": "ovs", "bridge": "b", "vlan": {"access": 1, "native": 2}}), "spec.vlan.native", "trunk"),
+            (json!({"backend": "ovs", "bridge": "b", "mtu": 10}), "spec.mtu", "`10`"),
+            (json!({"backend": "linux-bridge", "bridge": "b", "datapath": "netdev"}), "spec.datapath", "`ovs`"),
+            (subnet(json!({"cidr": "192.0.2.7/24"})), "spec.subnets[0].cidr", "`192.0.2.0/24` has none"),
+            (subnet(json!({"gateway": "192.0.3.1"})), "spec.subnets[0].gateway", "`192.0.3.1` is not in"),
+            (
+                subnet(json!({"ranges": [{"start": "192.0.2.9", "end": "192.0.2.8"}]})),
+                "spec.subnets[0].ranges[0].end",
+                "below the start `192.0.2.9`",
+            ),
+            (
+                subnet(json!({"ranges": [{"start": "2001:db8::1", "end": "192.0.2.8"}]})),
+                "spec.subnets[0].ranges[0].start",
+                "`2001:db8::1` is not in",
+            ),
+            (subnet(json!({"exclude": ["10.0.0.1"]})), "spec.subnets[0].exclude[0]", "nothing in common"),
+            (
+                subnet(json!({"routes": [{"dst": "10.0.0.0/8", "gw": "10.0.0.1"}]})),
+                "spec.subnets[0].routes[0].gw",
+                "`10.0.0.1`",
+            ),
+            (subnet(json!({"routes": [{"dst": "2001:db8::/32"}]})), "spec.subnets[0].routes[0].dst", "family"),
+            (
+                subnet(json!({"gateway": null, "routes": [{"dst": "10.0.0.0/8"}]})),
+                "spec.subnets[0].routes[0].gw",
+                "next hop",
+            ),
+            (subnet(json!({"exclude": ["192.0.2.0/24"]})), "spec.subnets[0]", "no address"),
+        ] {
+            let found = found("lab", spec);
+            assert!(found.iter().any(|(at, message)| at == field && message.contains(words)), "{field}: {found:?}");
+        }
+        let two =
+            json!({"backend": "ovs", "bridge": "b", "subnets": [{"cidr": "10.0.0.0/8"}, {"cidr": "10.1.0.0/16"}]});
+        assert_eq!(found("lab", two)[0].0, "spec.subnets[1].cidr");
+        assert_eq!(found("Lab", json!({"backend": "ovs", "bridge": "b"}))[0].0, "metadata.name");
+    }
+}
