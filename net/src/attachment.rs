@@ -1,6 +1,6 @@
 //! From an attachment to the desired state of its devices: a veth pair, its host end plugged into the backend.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::desired::{DesiredState, Link, LinkKind, Netns, OvsPort, Route, TxChecksum};
 use crate::error::ErrorClass;
@@ -121,7 +121,6 @@ pub fn desired(attachment: &Attachment) -> DesiredState {
 
 /// The bridge that is its pods' gateway, with what the host needs to forward for them.
 fn add_gateway(state: &mut DesiredState, bridge: &IfName, gateway: &BridgeGateway) {
-    state.claim(Netns::Host, Mark::Shared);
     let host = state.namespace(&Netns::Host);
     let mut link = Link::new(LinkKind::Bridge { mark: Mark::Shared });
     // Without an address of its own a bridge takes that of a port, and changes it as ports come and go.
@@ -145,7 +144,7 @@ fn add_gateway(state: &mut DesiredState, bridge: &IfName, gateway: &BridgeGatewa
                 verdict: Verdict::Masquerade,
             })
             .collect();
-        let table = Table { family: Family::Inet, chains: vec![Chain { hook: Hook::Postrouting, rules }] };
-        host.tables = BTreeMap::from([(OwnedTable::of_bridge(bridge), table)]);
+        let table = Table { chains: vec![Chain { hook: Hook::Postrouting, rules }] };
+        host.tables.insert(OwnedTable::of_bridge(Family::Inet, bridge), table);
     }
 }

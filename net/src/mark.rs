@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{AttachmentId, IfName};
+use crate::table::Family;
 
 /// The interface group (IFLA_GROUP) of every link that we make; set in the message that creates the link, so that no
 /// crash leaves one without it. "HFST" in ASCII.
@@ -154,30 +155,44 @@ impl OwnedPort {
     }
 }
 
-/// The name of an nftables table of ours. Every table of this name is ours: the name is the mark.
+/// The key of an nftables table of ours: its family and `holdfast-<bridge>`. Every table of such a name is ours: the
+/// name is the mark, and there is one table per bridge, never one per port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OwnedTable(String);
+pub struct OwnedTable {
+    family: Family,
+    name: String,
+}
 
 impl OwnedTable {
     /// The table that belongs to a bridge of ours.
-    pub fn of_bridge(bridge: &IfName) -> Self {
-        Self(format!("{TABLE_PREFIX}{bridge}"))
+    pub fn of_bridge(family: Family, bridge: &IfName) -> Self {
+        Self { family, name: format!("{TABLE_PREFIX}{bridge}") }
     }
 
     /// The table of this name, if it is one of ours.
-    pub fn recognise(name: &str) -> Option<Self> {
-        name.starts_with(TABLE_PREFIX).then(|| Self(name.to_owned()))
+    pub fn recognise(family: Family, name: &str) -> Option<Self> {
+        name.starts_with(TABLE_PREFIX).then(|| Self { family, name: name.to_owned() })
+    }
+
+    /// Its family.
+    pub fn family(&self) -> Family {
+        self.family
     }
 
     /// Its name.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of the bridge that it belongs to.
+    pub fn bridge(&self) -> &str {
+        self.name.strip_prefix(TABLE_PREFIX).unwrap_or(&self.name)
     }
 }
 
 impl fmt::Display for OwnedTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{} {}", self.family.name(), self.name)
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use crate::model::{IfName, Protocol};
 
 /// Protocol family of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4 and IPv6 on their way through the stack.
     Inet,
@@ -19,11 +19,19 @@ pub enum Family {
     Bridge,
 }
 
+impl Family {
+    /// Its name in nftables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        }
+    }
+}
+
 /// A table: one base chain per hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Its family.
-    pub family: Family,
     /// Chains in the order of the hooks, each with at least one rule.
     pub chains: Vec<Chain>,
 }

@@ -49,7 +49,8 @@ pub(super) fn desired(binding: &Binding) -> DesiredState {
         pod.sysctls.insert(format!("net/ipv6/conf/{quiet}/disable_ipv6"), "1".to_owned());
     }
     if guard {
-        pod.tables.insert(OwnedTable::of_bridge(&bridge_name), dhcp_guard(&tap_name, &binding.pod_interface));
+        let name = OwnedTable::of_bridge(Family::Bridge, &bridge_name);
+        pod.tables.insert(name, dhcp_guard(&tap_name, &binding.pod_interface));
     }
     state
 }
@@ -61,7 +62,7 @@ fn dhcp_guard(tap: &IfName, port: &IfName) -> Table {
         verdict: Verdict::Drop,
     };
     let rules = vec![drop(tap, DHCP_SERVER), drop(tap, DHCP_CLIENT), drop(port, DHCP_CLIENT)];
-    Table { family: Family::Bridge, chains: vec![Chain { hook: Hook::Forward, rules }] }
+    Table { chains: vec![Chain { hook: Hook::Forward, rules }] }
 }
 
 pub(super) fn guest_nic(binding: &Binding) -> GuestNic {

@@ -53,7 +53,7 @@ pub(super) fn desired(binding: &Binding, cidr: Ipv4Network, ports: &[ForwardedPo
     // What a process of the pod sends to its own loopback address is forwarded to the guest, too.
     pod.sysctls.insert(format!("net/ipv4/conf/{bridge_name}/route_localnet"), "1".to_owned());
     pod.sysctls.insert(format!("net/ipv6/conf/{bridge_name}/disable_ipv6"), "1".to_owned());
-    pod.tables.insert(OwnedTable::of_bridge(&bridge_name), nat(binding, cidr, ports));
+    pod.tables.insert(OwnedTable::of_bridge(Family::Inet, &bridge_name), nat(binding, cidr, ports));
     state
 }
 
@@ -86,7 +86,6 @@ fn nat(binding: &Binding, cidr: Ipv4Network, ports: &[ForwardedPort]) -> Table {
         })
     });
     Table {
-        family: Family::Inet,
         chains: vec![
             Chain { hook: Hook::Prerouting, rules: inbound.collect() },
             Chain { hook: Hook::Output, rules: to_guest(Match::Destination(loopback)) },

@@ -1,15 +1,43 @@
 //! The kernel and Open vSwitch: observe, apply, and the loop of both around the pure planner.
+//!
+//! Invariants: each reconciliation looks only at what its desired state names; each namespace is worked in by a thread
+//! of its own that ends with the reconciliation; every call has a deadline.
 
+mod apply;
+mod dhcp_socket;
 mod error;
+mod ethtool;
+mod links;
+mod netlink;
+mod netns;
+mod nft;
+mod observe;
+mod ovsdb;
+mod tap;
+mod view;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub use error::{StepError, WiringError};
+use tokio::sync::RwLock;
 
-use crate::desired::DesiredState;
-use crate::model::{AttachmentId, IfName, PodInterface};
-use crate::plan::{Op, Plan};
+use self::apply::Executors;
+pub use self::error::{StepError, WiringError};
+use self::netns::Namespace;
+use self::ovsdb::Ovs;
+use crate::desired::{DesiredState, Netns};
+use crate::mark::{DOOMED_LINK_GROUP, LINK_GROUP, Mark};
+use crate::model::{AttachmentId, IfName, PodInterface, StaticRoute};
+use crate::observed::ObservedState;
+use crate::op::Op;
+use crate::plan::{Plan, PlanError};
+
+/// How often it is observed and planned before somebody is thought to work against us.
+const ROUNDS: usize = 5;
 
 /// Where the host's parts are.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +69,17 @@ pub enum Outcome {
 /// The host's wiring. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Wiring {
-    options: WiringOptions,
+    host: Arc<File>,
+    ovs: Option<Ovs>,
+    /// Held for reading while something is wired, for writing while what is shared and unused is removed: else a bridge
+    /// might go between the moment a port was planned for it and the moment it is made.
+    shared: Arc<RwLock<()>>,
+}
+
+/// The namespaces of one reconciliation.
+struct Entered {
+    namespaces: BTreeMap<Netns, Namespace>,
+    handles: BTreeMap<Netns, File>,
 }
 
 impl Wiring {
@@ -51,7 +89,10 @@ impl Wiring {
     /// When the namespace cannot be opened. An OVSDB that does not answer is no error: it is connected to in the
     /// background, again and again.
     pub fn open(options: WiringOptions) -> Result<Self, WiringError> {
-        Ok(Self { options })
+        let WiringOptions { ovsdb } = options;
+        let host = File::open("/proc/thread-self/ns/net")
+            .map_err(|source| WiringError::Enter { netns: Netns::Host, source })?;
+        Ok(Self { host: Arc::new(host), ovs: ovsdb.map(Ovs::start), shared: Arc::default() })
     }
 
     /// Brings about what shall be: observes, plans, applies, and does so until there is nothing left to do.
@@ -59,8 +100,8 @@ impl Wiring {
     /// # Errors
     /// At the first step that fails; what was done by then stays, for the next round.
     pub async fn reconcile(&self, desired: &DesiredState) -> Result<ApplyReport, WiringError> {
-        let plan = self.plan(desired).await?;
-        Ok(ApplyReport { done: plan.ops.into_iter().map(|op| (op, Outcome::Done)).collect(), rounds: 1 })
+        let _wiring = self.shared.read().await;
+        self.converge(desired, false).await
     }
 
     /// What would have to be done: empty where all is as it shall be.
@@ -68,7 +109,21 @@ impl Wiring {
     /// # Errors
     /// When something cannot be observed, or no plan leads to what is desired.
     pub async fn plan(&self, desired: &DesiredState) -> Result<Plan, WiringError> {
-        Ok(crate::plan::plan(desired, &crate::observed::ObservedState::default())?)
+        let entered = self.enter(desired).await?;
+        let observed = self.observe(desired, &entered).await?;
+        Ok(crate::plan::plan(desired, &observed)?)
+    }
+
+    /// Does the steps of a plan for this desired state, and does not look whether that was enough.
+    ///
+    /// # Errors
+    /// At the first step that fails.
+    pub async fn apply(&self, desired: &DesiredState, plan: &Plan) -> Result<ApplyReport, WiringError> {
+        let _wiring = self.shared.read().await;
+        let entered = self.enter(desired).await?;
+        let mut report = ApplyReport { rounds: 1, ..ApplyReport::default() };
+        apply_all(plan, &self.executors(&entered), false, &mut report).await?;
+        Ok(report)
     }
 
     /// Removes all that these attachments have on the host, in groups, and what they shared with others if nobody uses
@@ -77,7 +132,15 @@ impl Wiring {
     /// # Errors
     /// All steps that failed.
     pub async fn remove(&self, ids: &[AttachmentId]) -> Result<ApplyReport, WiringError> {
-        self.reconcile(&DesiredState::without(ids)).await
+        let mut report = {
+            let _wiring = self.shared.read().await;
+            self.converge(&DesiredState::without(ids), true).await?
+        };
+        let _alone = self.shared.write().await;
+        let unused = self.converge(&DesiredState::without_unused(), true).await?;
+        report.done.extend(unused.done);
+        report.rounds += unused.rounds;
+        Ok(report)
     }
 
     /// Reads a pod interface as its CNI plugin left it.
@@ -85,25 +148,200 @@ impl Wiring {
     /// # Errors
     /// When the namespace or the interface is not there.
     pub async fn observe_pod_interface(&self, netns: &Path, ifname: &IfName) -> Result<PodInterface, WiringError> {
-        let netns = crate::desired::Netns::Path(netns.to_owned());
-        Err(WiringError::MissingLink { netns, name: ifname.clone() })
+        let (netns, name) = (Netns::Path(netns.to_owned()), ifname.clone());
+        let missing = WiringError::MissingLink { netns: netns.clone(), name: name.clone() };
+        let observe_error = |source| {
+            let what = format!("interface `{ifname}`");
+            WiringError::Observe { netns: netns.clone(), what, source }
+        };
+        let namespace = self.enter_one(&netns).await?;
+        let read = move |inside: &mut netns::Inside| pod_interface(inside, &name);
+        namespace.call(read).await?.map_err(observe_error)?.ok_or(missing)
     }
 
     /// Opens a packet socket on a tap that sees the guest's DHCPv4 requests, and nothing else, before any bridge does.
-    /// Frames that are sent on it reach the guest alone.
+    /// Frames that are sent on it reach the guest alone. It does not block.
     ///
     /// # Errors
     /// When the namespace or the tap is not there.
     pub async fn open_dhcp_socket(&self, netns: &Path, tap: &IfName) -> Result<OwnedFd, WiringError> {
-        let netns = crate::desired::Netns::Path(netns.to_owned());
-        Err(WiringError::MissingLink { netns, name: tap.clone() })
+        let (netns, name) = (Netns::Path(netns.to_owned()), tap.clone());
+        let namespace = self.enter_one(&netns).await?;
+        let open = move |inside: &mut netns::Inside| dhcp_socket::open(links::index(&mut inside.route, &name)?);
+        namespace.call(open).await?.map_err(|source| {
+            if source.raw_os_error() == Some(nix::libc::ENODEV) {
+                return WiringError::MissingLink { netns: netns.clone(), name: tap.clone() };
+            }
+            WiringError::Observe { netns: netns.clone(), what: format!("tap `{tap}`"), source }
+        })
     }
 
-    /// The attachments of which the host has anything, by our marks.
+    /// The attachments of which the host has anything, by our marks, sorted.
     ///
     /// # Errors
     /// When something cannot be observed.
     pub async fn owned(&self) -> Result<Vec<AttachmentId>, WiringError> {
-        Ok(self.options.ovsdb.iter().flat_map(|_| Vec::new()).collect())
+        let namespace = self.enter_one(&Netns::Host).await?;
+        let observe_error = |source| WiringError::Observe { netns: Netns::Host, what: "links".to_owned(), source };
+        let mut owned = namespace.call(marked).await?.map_err(observe_error)?;
+        if let Some(ovs) = &self.ovs {
+            owned.extend(ovs.attachments().await.map_err(|source| ovs_error(ovs, source))?);
+        }
+        Ok(owned.into_iter().collect())
     }
+
+    /// Observes, plans and applies until the plan is empty. A teardown goes on after a step that failed.
+    async fn converge(&self, desired: &DesiredState, teardown: bool) -> Result<ApplyReport, WiringError> {
+        let entered = self.enter(desired).await?;
+        let executors = self.executors(&entered);
+        let mut report = ApplyReport::default();
+        let mut plan = Plan::default();
+        for round in 1..=ROUNDS {
+            let observed = self.observe(desired, &entered).await?;
+            plan = crate::plan::plan(desired, &observed)?;
+            if plan.is_empty() {
+                return Ok(report);
+            }
+            report.rounds = round;
+            let failures = apply_all(&plan, &executors, teardown, &mut report).await?;
+            if !failures.is_empty() {
+                return Err(WiringError::Remove { failures });
+            }
+        }
+        Err(WiringError::Unstable { rounds: ROUNDS, plan: plan.to_string().trim_end().replace('\n', "; ") })
+    }
+
+    /// Enters the namespaces that a desired state is about. Those that are gone are left out.
+    async fn enter(&self, desired: &DesiredState) -> Result<Entered, WiringError> {
+        let mut entered = Entered { namespaces: BTreeMap::new(), handles: BTreeMap::new() };
+        for netns in view::views(desired).into_keys() {
+            let Some(handle) = self.handle(&netns)? else { continue };
+            let for_thread =
+                handle.try_clone().map_err(|source| WiringError::Enter { netns: netns.clone(), source })?;
+            match Namespace::enter(netns.clone(), for_thread).await {
+                Ok(namespace) => {
+                    entered.namespaces.insert(netns.clone(), namespace);
+                    entered.handles.insert(netns, handle);
+                }
+                Err(error) if is_no_namespace(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entered)
+    }
+
+    fn executors<'a>(&'a self, entered: &'a Entered) -> Executors<'a> {
+        Executors { namespaces: &entered.namespaces, handles: &entered.handles, ovs: self.ovs.as_ref() }
+    }
+
+    async fn enter_one(&self, netns: &Netns) -> Result<Namespace, WiringError> {
+        let missing = || WiringError::Plan(PlanError::MissingNetns(netns.clone()));
+        let handle = self.handle(netns)?.ok_or_else(missing)?;
+        match Namespace::enter(netns.clone(), handle).await {
+            Err(error) if is_no_namespace(&error) => Err(missing()),
+            result => result,
+        }
+    }
+
+    /// A handle of a namespace; none where there is none.
+    fn handle(&self, netns: &Netns) -> Result<Option<File>, WiringError> {
+        let handle = match netns {
+            Netns::Host => self.host.try_clone(),
+            Netns::Path(path) => File::open(path),
+        };
+        match handle {
+            Ok(handle) => Ok(Some(handle)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(WiringError::Enter { netns: netns.clone(), source }),
+        }
+    }
+
+    async fn observe(&self, desired: &DesiredState, entered: &Entered) -> Result<ObservedState, WiringError> {
+        let mut state = ObservedState::default();
+        for (netns, view) in view::views(desired) {
+            let Some(namespace) = entered.namespaces.get(&netns) else { continue };
+            let observed = namespace.call(move |inside| observe::observe(inside, &view)).await?;
+            let observed =
+                observed.map_err(|(what, source)| WiringError::Observe { netns: netns.clone(), what, source })?;
+            state.namespaces.insert(netns, observed);
+        }
+        if let (Some(ovs), Some(view)) = (&self.ovs, view::ovs_view(desired)) {
+            state.ovs = ovs.observe(&view).await.map_err(|source| ovs_error(ovs, source))?;
+        }
+        Ok(state)
+    }
+}
+
+/// Applies a plan; gives the failures of a teardown. Where something was made by somebody else in the meantime, what
+/// follows may fail for that reason: the rest is left to the next round.
+async fn apply_all(
+    plan: &Plan,
+    executors: &Executors<'_>,
+    teardown: bool,
+    report: &mut ApplyReport,
+) -> Result<Vec<(Op, StepError)>, WiringError> {
+    let mut failures = Vec::new();
+    let mut raced = false;
+    for op in &plan.ops {
+        match apply::apply(op, executors).await {
+            Ok(outcome) => {
+                raced |= outcome == Outcome::AlreadyThere;
+                report.done.push((op.clone(), outcome));
+            }
+            Err(WiringError::Apply { op, source }) if teardown => failures.push((*op, source)),
+            Err(WiringError::Apply { .. }) if raced => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(failures)
+}
+
+fn ovs_error(ovs: &Ovs, source: StepError) -> WiringError {
+    WiringError::Ovs { path: ovs.path().clone(), source }
+}
+
+/// Whether entering failed for the reason that the file is not a network namespace: one that was unmounted leaves an
+/// empty file behind.
+fn is_no_namespace(error: &WiringError) -> bool {
+    matches!(error, WiringError::Enter { source, .. } if source.raw_os_error() == Some(nix::libc::EINVAL))
+}
+
+/// The attachments that the aliases of our links name.
+fn marked(inside: &mut netns::Inside) -> io::Result<BTreeSet<AttachmentId>> {
+    let links = observe::dump_links(&mut inside.route)?;
+    let ids = links.iter().filter_map(|link| match observe::group_and_alias(link) {
+        (LINK_GROUP | DOOMED_LINK_GROUP, Some(alias)) => match alias.parse() {
+            Ok(Mark::Attachment(id)) => Some(id),
+            Ok(Mark::Binding(_) | Mark::Shared) | Err(_) => None,
+        },
+        _ => None,
+    });
+    Ok(ids.collect())
+}
+
+/// A pod interface with its addresses and routes; none where there is no such interface.
+fn pod_interface(inside: &mut netns::Inside, name: &IfName) -> io::Result<Option<PodInterface>> {
+    use netlink_packet_route::link::LinkAttribute;
+    use netlink_packet_route::route::RouteProtocol;
+
+    let Some(link) = links::get(&mut inside.route, name)? else { return Ok(None) };
+    let mac = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(crate::model::MacAddr),
+        _ => None,
+    });
+    let mtu = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    let Some((mac, mtu)) = mac.zip(mtu) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the interface has no Ethernet address"));
+    };
+    let index = link.header.index;
+    let addresses = observe::read_addresses(&mut inside.route, index)?.into_iter().collect();
+    let routes = observe::read_routes(&mut inside.route, index)?
+        .into_iter()
+        .filter(|(protocol, _)| *protocol != RouteProtocol::Kernel)
+        .map(|(_, route)| StaticRoute { destination: route.destination, gateway: route.gateway })
+        .collect();
+    Ok(Some(PodInterface { mac, mtu, addresses, routes }))
 }

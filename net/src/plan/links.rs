@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::PlanError;
 use crate::attachment::host_ifname;
 use crate::desired::{DesiredNamespace, DesiredState, Link, LinkKind, Netns, PortFlags, TxChecksum};
-use crate::mark::{LinkMark, Mark, OwnedLink, OwnedTable};
+use crate::mark::{LinkMark, Mark, OwnedLink};
 use crate::model::IfName;
 use crate::observed::{Master, ObservedKind, ObservedLink, ObservedNamespace, ObservedState};
 use crate::op::Op;
@@ -80,18 +80,16 @@ impl Planner<'_> {
         }
     }
 
-    /// A table of ours goes with its bridge.
+    /// A table of ours whose bridge is not there, or is about to go, goes first.
     fn plan_orphan_tables(&mut self, netns: &Netns, have: &ObservedNamespace, want: Option<&DesiredNamespace>) {
         let doomed = self.doomed.get(netns);
-        let bridges: BTreeSet<OwnedTable> = have
-            .links
-            .keys()
-            .filter(|name| !doomed.is_some_and(|links| links.iter().any(|link| link.name() == *name)))
-            .map(OwnedTable::of_bridge)
-            .collect();
+        let stays = |bridge: &str| {
+            have.links.keys().any(|name| name.as_str() == bridge)
+                && !doomed.is_some_and(|links| links.iter().any(|link| link.name().as_str() == bridge))
+        };
         for table in have.tables.keys() {
-            let desired = want.is_some_and(|want| want.tables.contains_key(table));
-            if !desired && !bridges.contains(table) {
+            let desired = want.is_some_and(|want| want.links.keys().any(|name| name.as_str() == table.bridge()));
+            if !desired && !stays(table.bridge()) {
                 self.ops.push(Op::DeleteTable { netns: netns.clone(), table: table.clone() });
             }
         }
@@ -123,6 +121,12 @@ impl Planner<'_> {
             if have.tables.get(name) != Some(&table.as_observed()) {
                 let (netns, name, table) = (netns.clone(), name.clone(), table.clone());
                 self.ops.push(Op::ReplaceTable { netns, name, table });
+            }
+        }
+        // Of a bridge that is desired, the desired state says all.
+        for table in have.tables.keys().filter(|table| !want.tables.contains_key(table)) {
+            if want.links.keys().any(|name| name.as_str() == table.bridge()) {
+                self.ops.push(Op::DeleteTable { netns: netns.clone(), table: table.clone() });
             }
         }
         Ok(())

@@ -27,7 +27,8 @@ pub(super) fn plan(
             None => add(name, want, None, ops),
             Some(have) => {
                 let owned = OwnedPort::prove(name, have).ok_or_else(|| PlanError::ForeignPort(name.clone()))?;
-                if have.bridge != want.bridge || link_is_new {
+                let broken = have.error.is_some() && !have.attached;
+                if have.bridge != want.bridge || link_is_new || broken {
                     ops.push(Op::DeleteOvsPort(owned));
                     add(name, want, None, ops);
                 } else if !agrees(want, have) {

@@ -1,0 +1,323 @@
+//! Our copy of the parts of database Open_vSwitch that we read, kept up to date by the monitor's updates.
+//!
+//! Updates are those of monitor_cond (ovsdb-server(7), "Update2"): initial and inserted rows are whole, a modified one
+//! has the new value of a column with at most one element, and for other columns the elements that are to be toggled.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::{Map, Value, json};
+
+use crate::mark::{OVS_ATTACHMENT, OVS_OWNER};
+use crate::model::{AttachmentId, Vlan};
+use crate::observed::{ObservedBridge, ObservedOvs, ObservedPort};
+
+/// Tables and columns.
+const MONITORED: [(&str, &[&str]); 3] = [
+    ("Bridge", &["name", "datapath_type", "ports"]),
+    ("Port", &["name", "interfaces", "tag", "trunks", "vlan_mode", "external_ids"]),
+    ("Interface", &["name", "ofport", "error"]),
+];
+
+/// A row: column -> its elements. A map's elements are its pairs.
+type Row = HashMap<String, BTreeSet<Element>>;
+
+/// An element of a column.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Element {
+    Text(String),
+    Number(i64),
+    Pair(String, String),
+}
+
+/// The copy.
+#[derive(Debug, Default)]
+pub(super) struct Replica {
+    bridges: HashMap<String, Row>,
+    ports: HashMap<String, Row>,
+    interfaces: HashMap<String, Row>,
+}
+
+/// How the switch sees a port's interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Attached {
+    /// It has not looked at it yet.
+    Pending,
+    /// It took it in.
+    Yes,
+    /// It could not; in its words.
+    Failed(String),
+}
+
+/// What to monitor, as monitor_cond takes it.
+pub(super) fn monitor_request() -> Value {
+    let tables = MONITORED.map(|(table, columns)| (table.to_owned(), json!([{ "columns": columns }])));
+    Value::Object(Map::from_iter(tables))
+}
+
+impl Replica {
+    /// Applies the updates of one message.
+    pub(super) fn update(&mut self, updates: &Value) {
+        for (table, rows) in
+            [("Bridge", &mut self.bridges), ("Port", &mut self.ports), ("Interface", &mut self.interfaces)]
+        {
+            let Some(changes) = updates.get(table).and_then(Value::as_object) else { continue };
+            for (uuid, change) in changes {
+                update_row(rows, uuid, change);
+            }
+        }
+    }
+
+    /// The bridge that has this port, by name.
+    fn bridge_of(&self, port: &str) -> Option<&str> {
+        let element = Element::Text(port.to_owned());
+        let bridge =
+            self.bridges.values().find(|row| row.get("ports").is_some_and(|ports| ports.contains(&element)))?;
+        text(bridge, "name")
+    }
+
+    /// The port of this name and its row.
+    fn port(&self, name: &str) -> Option<(&String, &Row)> {
+        self.ports.iter().find(|(_, row)| text(row, "name") == Some(name))
+    }
+
+    /// How the switch sees the interface of this port.
+    pub(super) fn attached(&self, name: &str) -> Option<Attached> {
+        let (_, port) = self.port(name)?;
+        let interfaces = port.get("interfaces")?.iter().filter_map(|element| match element {
+            Element::Text(uuid) => self.interfaces.get(uuid),
+            Element::Number(_) | Element::Pair(..) => None,
+        });
+        let mut state = Attached::Pending;
+        for interface in interfaces {
+            match (number(interface, "ofport"), text(interface, "error")) {
+                (Some(1..), _) => state = Attached::Yes,
+                (_, Some(error)) => return Some(Attached::Failed(error.to_owned())),
+                (_, None) => return Some(Attached::Pending),
+            }
+        }
+        Some(state)
+    }
+
+    /// What is known of these bridges and ports.
+    pub(super) fn observe(&self, bridges: &BTreeSet<String>, ports: &BTreeSet<String>) -> ObservedOvs {
+        let bridges = self.bridges.values().filter_map(|row| {
+            let name = text(row, "name").filter(|name| bridges.contains(*name))?;
+            let userspace = text(row, "datapath_type") == Some("netdev");
+            Some((name.to_owned(), ObservedBridge { userspace }))
+        });
+        let ports = ports.iter().filter_map(|name| {
+            let (uuid, row) = self.port(name)?;
+            let attached = self.attached(name);
+            let port = ObservedPort {
+                uuid: uuid.clone(),
+                bridge: self.bridge_of(uuid)?.to_owned(),
+                vlan: vlan(row),
+                attachment: pair(row, OVS_ATTACHMENT).and_then(|id| id.parse().ok()),
+                owner: pair(row, OVS_OWNER).unwrap_or_default().to_owned(),
+                attached: attached == Some(Attached::Yes),
+                error: match attached {
+                    Some(Attached::Failed(error)) => Some(error),
+                    Some(Attached::Pending | Attached::Yes) | None => None,
+                },
+            };
+            Some((name.clone(), port))
+        });
+        ObservedOvs { bridges: bridges.collect(), ports: ports.collect() }
+    }
+
+    /// The attachments that our marks name.
+    pub(super) fn attachments(&self) -> BTreeSet<AttachmentId> {
+        self.ports.values().filter_map(|row| pair(row, OVS_ATTACHMENT)?.parse().ok()).collect()
+    }
+}
+
+fn update_row(rows: &mut HashMap<String, Row>, uuid: &str, change: &Value) {
+    let columns = |kind: &str| change.get(kind).and_then(Value::as_object);
+    if let Some(whole) = columns("initial").or_else(|| columns("insert")) {
+        rows.insert(uuid.to_owned(), whole.iter().map(|(column, value)| (column.clone(), elements(value))).collect());
+    } else if let Some(modified) = columns("modify") {
+        let row = rows.entry(uuid.to_owned()).or_default();
+        for (column, value) in modified {
+            modify(row.entry(column.clone()).or_default(), column, elements(value));
+        }
+    } else if change.get("delete").is_some() {
+        rows.remove(uuid);
+    }
+}
+
+fn modify(present: &mut BTreeSet<Element>, column: &str, change: BTreeSet<Element>) {
+    match column {
+        "ports" | "interfaces" | "trunks" => {
+            for element in change {
+                if !present.remove(&element) {
+                    present.insert(element);
+                }
+            }
+        }
+        // A pair that is there goes; another value for its key replaces it.
+        "external_ids" => {
+            for element in change {
+                let Element::Pair(key, _) = &element else { continue };
+                let unchanged = present.contains(&element);
+                present.retain(|other| !matches!(other, Element::Pair(other, _) if other == key));
+                if !unchanged {
+                    present.insert(element);
+                }
+            }
+        }
+        _ => *present = change,
+    }
+}
+
+/// The elements of a value (RFC 7047, section 5.1): an atom, a set or a map.
+fn elements(value: &Value) -> BTreeSet<Element> {
+    if let Some([kind, inner]) = value.as_array().map(Vec::as_slice) {
+        match (kind.as_str(), inner.as_array()) {
+            (Some("set"), Some(inner)) => return inner.iter().filter_map(atom).collect(),
+            (Some("map"), Some(inner)) => {
+                let pairs = inner.iter().filter_map(|pair| match pair.as_array()?.as_slice() {
+                    [Value::String(key), Value::String(value)] => Some(Element::Pair(key.clone(), value.clone())),
+                    _ => None,
+                });
+                return pairs.collect();
+            }
+            _ => {}
+        }
+    }
+    atom(value).into_iter().collect()
+}
+
+fn atom(value: &Value) -> Option<Element> {
+    match value {
+        Value::String(text) => Some(Element::Text(text.clone())),
+        Value::Number(number) => number.as_i64().map(Element::Number),
+        Value::Array(pair) => match pair.as_slice() {
+            [Value::String(kind), Value::String(uuid)] if kind == "uuid" => Some(Element::Text(uuid.clone())),
+            _ => None,
+        },
+        Value::Null | Value::Bool(_) | Value::Object(_) => None,
+    }
+}
+
+fn text<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
+    row.get(column)?.iter().find_map(|element| match element {
+        Element::Text(text) => Some(text.as_str()),
+        Element::Number(_) | Element::Pair(..) => None,
+    })
+}
+
+fn numbers(row: &Row, column: &str) -> Vec<i64> {
+    let elements = row.get(column).into_iter().flatten();
+    elements
+        .filter_map(|element| match element {
+            Element::Number(number) => Some(*number),
+            Element::Text(_) | Element::Pair(..) => None,
+        })
+        .collect()
+}
+
+fn number(row: &Row, column: &str) -> Option<i64> {
+    numbers(row, column).first().copied()
+}
+
+fn pair<'a>(row: &'a Row, key: &str) -> Option<&'a str> {
+    row.get("external_ids")?.iter().find_map(|element| match element {
+        Element::Pair(found, value) if found == key => Some(value.as_str()),
+        Element::Pair(..) | Element::Text(_) | Element::Number(_) => None,
+    })
+}
+
+/// A port's VLAN, where it is one of the combinations that we set.
+fn vlan(row: &Row) -> Option<Vlan> {
+    let tag = |number: i64| u16::try_from(number).ok();
+    let native = number(row, "tag").and_then(tag);
+    let tags: Vec<u16> = numbers(row, "trunks").into_iter().filter_map(tag).collect();
+    match (text(row, "vlan_mode"), native, tags.is_empty()) {
+        (None, None, true) => Some(Vlan::Untagged),
+        (Some("access"), Some(tag), true) => Some(Vlan::Access(tag)),
+        (Some("trunk"), None, false) => Some(Vlan::Trunk { tags, native: None }),
+        (Some("native-untagged"), Some(native), false) => Some(Vlan::Trunk { tags, native: Some(native) }),
+        _ => None,
+    }
+}
+
+/// The columns of a port's VLAN.
+pub(super) fn vlan_columns(vlan: &Vlan) -> BTreeMap<&'static str, Value> {
+    let none = || json!(["set", []]);
+    let set = |tags: &[u16]| json!(["set", tags.iter().collect::<BTreeSet<_>>()]);
+    let (mode, tag, trunks) = match vlan {
+        Vlan::Untagged => (none(), none(), none()),
+        Vlan::Access(tag) => (json!("access"), json!(tag), none()),
+        Vlan::Trunk { tags, native: None } => (json!("trunk"), none(), set(tags)),
+        Vlan::Trunk { tags, native: Some(native) } => (json!("native-untagged"), json!(native), set(tags)),
+    };
+    BTreeMap::from([("vlan_mode", mode), ("tag", tag), ("trunks", trunks)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(items: &[&str]) -> BTreeSet<String> {
+        items.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn follows_inserts_modifications_and_deletions() {
+        let mut replica = Replica::default();
+        replica.update(&json!({
+            "Bridge": {"b1": {"initial": {"name": "br0", "datapath_type": "netdev", "ports": ["uuid", "p1"]}}},
+            "Port": {"p1": {"initial": {"name": "br0", "interfaces": ["uuid", "i1"], "tag": ["set", []],
+                "trunks": ["set", []], "vlan_mode": ["set", []], "external_ids": ["map", []]}}},
+            "Interface": {"i1": {"initial": {"name": "br0", "ofport": 65534, "error": ["set", []]}}},
+        }));
+        replica.update(&json!({
+            "Bridge": {"b1": {"modify": {"ports": ["set", [["uuid", "p2"]]]}}},
+            "Port": {"p2": {"insert": {"name": "hf1", "interfaces": ["uuid", "i2"], "tag": 7, "vlan_mode": "access",
+                "external_ids": ["map", [["holdfast.io/attachment", "c/eth0"], ["x", "y"]]]}}},
+            "Interface": {"i2": {"insert": {"name": "hf1"}}},
+        }));
+        assert_eq!(replica.attached("hf1"), Some(Attached::Pending));
+        let observed = replica.observe(&names(&["br0"]), &names(&["hf1"]));
+        assert!(observed.bridges["br0"].userspace);
+        let port = &observed.ports["hf1"];
+        assert_eq!((port.bridge.as_str(), &port.vlan), ("br0", &Some(Vlan::Access(7))));
+        assert_eq!(port.attachment.as_ref().unwrap().to_string(), "c/eth0");
+
+        replica.update(&json!({
+            "Interface": {"i2": {"modify": {"ofport": -1, "error": "no such device"}}},
+            "Port": {"p2": {"modify": {"external_ids":
+                ["map", [["x", "y"], ["holdfast.io/attachment", "c/eth1"], ["holdfast.io/owner", "ns/pod/net"]]]}}},
+        }));
+        assert_eq!(replica.attached("hf1"), Some(Attached::Failed("no such device".into())));
+        let port = &replica.observe(&names(&[]), &names(&["hf1"])).ports["hf1"];
+        assert_eq!(port.attachment.as_ref().unwrap().to_string(), "c/eth1");
+        assert_eq!(port.owner, "ns/pod/net");
+        assert_eq!(pair(&replica.ports["p2"], "x"), None);
+
+        replica.update(&json!({"Interface": {"i2": {"modify": {"ofport": 3, "error": ["set", []]}}}}));
+        assert_eq!(replica.attached("hf1"), Some(Attached::Yes));
+        replica.update(&json!({
+            "Bridge": {"b1": {"modify": {"ports": ["uuid", "p2"]}}},
+            "Port": {"p2": {"delete": null}},
+            "Interface": {"i2": {"delete": null}},
+        }));
+        assert_eq!(replica.attached("hf1"), None);
+        assert_eq!(replica.bridge_of("p1"), Some("br0"));
+        assert!(replica.attachments().is_empty());
+    }
+
+    #[test]
+    fn reads_the_vlans_that_it_writes() {
+        for vlan in [
+            Vlan::Untagged,
+            Vlan::Access(1),
+            Vlan::Trunk { tags: vec![2, 4094], native: None },
+            Vlan::Trunk { tags: vec![2], native: Some(3) },
+        ] {
+            let row: Row =
+                vlan_columns(&vlan).into_iter().map(|(column, value)| (column.to_owned(), elements(&value))).collect();
+            assert_eq!(super::vlan(&row), Some(vlan));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The wiring against the real kernel and the real switch. As root.
