@@ -11,7 +11,7 @@ const VM: &str = include_str!("data/kubevirt-1.9-vm.tsv");
 const VMI: &str = include_str!("data/kubevirt-1.9-vmi.tsv");
 
 /// Facts that are kept, in upstream's notation.
-const FACTS: [&str; 13] = [
+const FACTS: [&str; 14] = [
     "default",
     "enum",
     "format",
@@ -20,6 +20,7 @@ const FACTS: [&str; 13] = [
     "maximum",
     "minimum",
     "nullable",
+    "pattern",
     "x-kubernetes-int-or-string",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-list-type",

@@ -14,7 +14,7 @@ import sys
 import yaml
 
 KEPT = {
-    "default", "enum", "format", "maxItems", "maxLength", "maximum", "minimum", "nullable",
+    "default", "enum", "format", "maxItems", "maxLength", "maximum", "minimum", "nullable", "pattern",
     "x-kubernetes-int-or-string", "x-kubernetes-list-map-keys", "x-kubernetes-list-type",
     "x-kubernetes-map-type", "x-kubernetes-preserve-unknown-fields",
 }
