@@ -4,8 +4,8 @@
 //! It is this test's own binary, started anew to run the test `fake_launcher_process` only. The test drives it
 //! over a second socket.
 
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,6 +19,7 @@ use holdfast_agent_api::launcher::{
 };
 use holdfast_net::model::GuestNic;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
 
 /// Folder of the fake's files; set in its process only.
@@ -254,10 +255,12 @@ fn send_dhcp(folder: &Path, nic: &GuestNic, socket: &OwnedFd) -> Result<(), Stri
     let mut framed = vec![0; 10];
     framed.extend(&sent);
     tap.write_all(&framed).map_err(text("send on the tap"))?;
-    let mut received = UnixStream::from(socket.try_clone().map_err(text("clone the socket"))?);
-    received.set_read_timeout(Some(Duration::from_secs(5))).map_err(text("set a deadline"))?;
+    let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    if nix::poll::poll(&mut ready, 5000u16).map_err(|errno| format!("poll: {errno}"))? == 0 {
+        return Err("the request did not reach the DHCP socket".to_owned());
+    }
     let mut buffer = vec![0; 2048];
-    let length = received.read(&mut buffer).map_err(text("read the DHCP socket"))?;
+    let length = nix::unistd::read(socket, &mut buffer).map_err(|errno| format!("read the DHCP socket: {errno}"))?;
     if buffer[..length] == sent { Ok(()) } else { Err(format!("another frame: {:02x?}", &buffer[..length])) }
 }
 

@@ -307,3 +307,46 @@ async fn what_cannot_be_wired_is_told_by_name_and_nothing_is_started() {
     let report = running(&task).await;
     assert_eq!(report.failure, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_touched_before_it_is_on_record() {
+    let sandbox = two_nics();
+    // A folder where the record's temporary file would be: it cannot be written.
+    let blocker = sandbox.state().join("bindings").join(format!("{}.tmp", sandbox.id));
+    std::fs::create_dir_all(&blocker).unwrap();
+    let links = sandbox.links();
+    let task = VmiTask::spawn(patient(&sandbox), input(&sandbox));
+    let report = until(&task, "failed", |report| report.failure.is_some()).await;
+    assert_eq!(report.failure.unwrap().reason, "RecordUnavailable");
+    assert_eq!(sandbox.links(), links);
+    std::fs::remove_dir(&blocker).unwrap();
+    until(&task, "wired", |report| report.nics.len() == 2).await;
+    assert_ne!(sandbox.links(), links);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_dies_half_way_is_finished_by_the_next() {
+    let whole = two_nics();
+    let context = patient(&whole);
+    wire::wire(&context.wiring, &context.state, &input(&whole)).await.unwrap();
+    let names = |sandbox: &TestSandbox| {
+        let names = sandbox.links().into_iter().map(|link| link["ifname"].to_string());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let record_of = |sandbox: &TestSandbox| record::load(&sandbox.state(), &sandbox.id).unwrap();
+
+    let mut cut_short = 0;
+    for micros in (0..40).map(|step| step * 500) {
+        let sandbox = two_nics();
+        let task = VmiTask::spawn(patient(&sandbox), input(&sandbox));
+        // The moment of its death; the rest waits for conditions.
+        tokio::time::sleep(Duration::from_micros(micros)).await;
+        drop(task);
+        let context = patient(&sandbox);
+        let (_, steps) = wire::wire(&context.wiring, &context.state, &input(&sandbox)).await.unwrap();
+        cut_short += usize::from(steps > 0);
+        assert_eq!(names(&sandbox), names(&whole), "after {micros} us");
+        assert_eq!(record_of(&sandbox), record_of(&whole), "after {micros} us");
+    }
+    assert!(cut_short > 0, "no task was cut short");
+}
