@@ -1,1 +1,10 @@
-//! The wiring against the real kernel and the real switch. As root.
+//! The wiring against the real kernel and the real switch, in namespaces of each test's own. Needs root; what the
+//! machine promises (veth, bridge, tap, nftables, Open vSwitch with its userspace datapath) fails where it is missing.
+
+mod bindings;
+mod linux_bridge;
+mod ovs;
+mod pods;
+mod switch;
+mod traffic;
+mod world;
