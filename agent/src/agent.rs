@@ -1,14 +1,32 @@
 //! Starting and ending an agent.
 
 use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_net::kernel::{Wiring, WiringError, WiringOptions};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::context::Context;
 use crate::leases::LeaseStore;
+use crate::metrics::Metrics;
+use crate::netns::NetnsId;
 use crate::network::Networks;
+use crate::registry::{self, DiskError, Folder, Registry};
 use crate::workloads::Workloads;
+use crate::{cni, http};
+
+/// Name of the CNI plugin's socket in the run folder.
+pub const CNI_SOCKET: &str = "cni.sock";
 
 /// What an agent needs to know of its node.
 #[derive(Clone, Debug)]
@@ -31,6 +49,13 @@ pub struct AgentOptions {
     pub resync: Duration,
 }
 
+impl AgentOptions {
+    /// How long a released address stays locked, unless told otherwise.
+    pub const QUARANTINE: Duration = Duration::from_secs(60);
+    /// How often everything is compared with the kernel, unless told otherwise.
+    pub const RESYNC: Duration = Duration::from_secs(30);
+}
+
 /// Where HTTP is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpAddress {
@@ -40,12 +65,20 @@ pub enum HttpAddress {
     Unix(PathBuf),
 }
 
-/// A running agent.
+/// A running agent. Dropped without [`Agent::stop`], it ends as if it had crashed.
 #[derive(Debug)]
-pub struct Agent {}
+pub struct Agent {
+    wiring: Wiring,
+    registry: Registry,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Keeps a second agent from the same state.
+    _lock: Flock<File>,
+}
 
 impl Agent {
-    /// Loads the registry, cleans up what nobody owns, and serves the CNI plugin and HTTP from then on.
+    /// Loads the registry, drops what has lost its namespace, and serves the CNI plugin and HTTP from then on.
+    /// The network namespace of the calling thread is the node's.
     ///
     /// # Errors
     /// [`StartError`].
@@ -55,12 +88,83 @@ impl Agent {
         workloads: Arc<dyn Workloads>,
         networks: Networks,
     ) -> Result<Self, StartError> {
-        let _ = (options, leases, workloads, networks);
-        Ok(Self {})
+        let lock = prepare(&options)?;
+        let (folder, records) = Folder::open(&options.state.join("attachments"))?;
+        let wiring = Wiring::open(WiringOptions { ovsdb: options.ovsdb.clone() })?;
+        let context = Context {
+            wiring: wiring.clone(),
+            leases,
+            workloads,
+            networks,
+            metrics: Arc::new(Metrics::default()),
+            own_netns: NetnsId::own().map_err(|source| StartError::Io { path: "/proc/self/ns/net".into(), source })?,
+            options: Arc::new(options),
+        };
+        let options = &context.options;
+        let socket = options.run.join(CNI_SOCKET);
+        let listener = bind_socket(&socket).map_err(|source| StartError::Io { path: socket, source })?;
+        let http = match &options.http {
+            Some(address) => Some(
+                http::bind(address).await.map_err(|source| StartError::Http { address: address.clone(), source })?,
+            ),
+            None => None,
+        };
+
+        let (removals, gathered) = mpsc::unbounded_channel();
+        let registry = Registry::new(folder, records, removals);
+        registry.take_notes(&options.run).await;
+        registry::drop_dead(&registry).await;
+
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(registry::clean(context.clone(), registry.clone(), gathered, stop.clone()));
+        tasks.spawn(cni::serve(context.clone(), registry.clone(), listener, stop.clone()));
+        if let Some(listener) = http {
+            tasks.spawn(http::serve(context.clone(), registry.clone(), listener, stop.clone()));
+        }
+        tasks.spawn(registry::resync_forever(context, registry.clone(), stop.clone()));
+        tasks.close();
+        Ok(Self { wiring, registry, tasks, stop, _lock: lock })
     }
 
-    /// Finishes the operations at hand and ends. Touches no networking.
-    pub async fn stop(self) {}
+    /// The node's wiring, shared.
+    pub fn wiring(&self) -> Wiring {
+        self.wiring.clone()
+    }
+
+    /// The attachments of this node.
+    pub fn registry(&self) -> Registry {
+        self.registry.clone()
+    }
+
+    /// Finishes the operations at hand and ends. Touches no networking beyond them.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+/// Makes the folders and takes the lock of the state.
+fn prepare(options: &AgentOptions) -> Result<Flock<File>, StartError> {
+    for folder in [&options.state, &options.run] {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        // It may have been there with another mode: the socket's protection is its folder's.
+        let set = made.and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o700)));
+        set.map_err(|source| StartError::Io { path: folder.clone(), source })?;
+    }
+    let path = options.state.join(".agent.lock");
+    let file = File::create(&path).map_err(|source| StartError::Io { path, source })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StartError::Locked(options.state.clone()))
+}
+
+/// Listens on a unix socket, in place of one that a crash has left.
+pub(crate) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Why an agent did not start.
@@ -72,6 +176,23 @@ pub enum StartError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// Nobody can listen there.
+    #[error("failed to serve HTTP on {address:?}")]
+    Http {
+        /// Where.
+        address: HttpAddress,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another agent works on the same state.
+    #[error("the state `{}` is in use by another agent", .0.display())]
+    Locked(PathBuf),
+    /// The registry cannot be read.
+    #[error(transparent)]
+    Registry(#[from] DiskError),
+    /// The node's network cannot be opened.
+    #[error("failed to open the node's network")]
+    Wiring(#[from] WiringError),
 }

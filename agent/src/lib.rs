@@ -9,10 +9,17 @@
 //! mark is ever removed.
 
 pub mod agent;
+pub mod cni;
+mod context;
+mod http;
 pub mod kvm;
 pub mod leases;
+mod metrics;
+pub mod netns;
 pub mod network;
+pub mod registry;
 pub mod vmi;
 pub mod workloads;
 
 pub use agent::{Agent, AgentOptions, HttpAddress, StartError};
+pub(crate) use vmi::chain;

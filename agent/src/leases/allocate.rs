@@ -8,14 +8,14 @@ use std::net::IpAddr;
 
 use holdfast_agent_api::launcher::FailureClass;
 use holdfast_api::lease::{
-    Claim, IPLease, IPLeaseSpec, LeaseNameError, MACLease, MACLeaseSpec, lease_name, mac_lease_name,
+    Claim, IPLease, IPLeaseSpec, LeaseNameError, LeaseStatus, MACLease, MACLeaseSpec, lease_name, mac_lease_name,
 };
 use holdfast_api::pool::{Pool, mac_candidates};
 use holdfast_api::underlay::Subnet;
 use holdfast_net::model::MacAddr;
 use ipnetwork::IpNetwork;
 
-use super::quarantine::{is_quarantined, quarantined, restored};
+use super::quarantine::{is_quarantined, quarantined, restored, status_mut};
 use super::{Lease, LeaseError, LeaseKind, LeaseStore};
 use crate::network::NetworkConfig;
 
@@ -79,6 +79,67 @@ pub async fn release(store: &dyn LeaseStore, segment: &str, claim: &Claim) -> Re
     result
 }
 
+/// Where a lease is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Node.
+    pub node: String,
+    /// Pod.
+    pub pod: String,
+    /// CNI's container id.
+    pub container_id: String,
+}
+
+/// Notes on the leases of `claim` on `segment` where they are in use.
+///
+/// # Errors
+/// [`LeaseError`].
+pub async fn bind(store: &dyn LeaseStore, segment: &str, claim: &Claim, place: &Place) -> Result<(), LeaseError> {
+    set_place(store, segment, claim, |status| {
+        status.node = Some(place.node.clone());
+        status.pod = Some(place.pod.clone());
+        status.container_id = Some(place.container_id.clone());
+    })
+    .await
+}
+
+/// Notes that the leases of `claim` on `segment` are not in use in that container any more.
+///
+/// # Errors
+/// [`LeaseError`].
+pub async fn unbind(
+    store: &dyn LeaseStore,
+    segment: &str,
+    claim: &Claim,
+    container_id: &str,
+) -> Result<(), LeaseError> {
+    set_place(store, segment, claim, |status| {
+        if status.container_id.as_deref() == Some(container_id) {
+            (status.node, status.pod, status.container_id) = (None, None, None);
+        }
+    })
+    .await
+}
+
+async fn set_place(
+    store: &dyn LeaseStore,
+    segment: &str,
+    claim: &Claim,
+    set: impl Fn(&mut LeaseStatus),
+) -> Result<(), LeaseError> {
+    let changed = |mut lease: Lease| {
+        let before = lease.status().cloned();
+        set(status_mut(&mut lease));
+        (lease.status() != before.as_ref().or(Some(&LeaseStatus::default()))).then_some(lease)
+    };
+    for kind in [LeaseKind::Ip, LeaseKind::Mac] {
+        for lease in store.held(kind, segment, claim).await? {
+            write_status(store, lease, changed).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes what `change` makes of the lease's status, unless that is what it has.
 async fn write_status(
     store: &dyn LeaseStore,
@@ -124,13 +185,13 @@ impl Call<'_> {
         for v6 in [false, true] {
             let subnets: Vec<_> = network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv6() == v6).collect();
             if !subnets.is_empty() && !ips.iter().any(|ip| ip.is_ipv6() == v6) {
-                addresses.push(self.from_pools(&subnets).await?);
+                addresses.push(self.pick(&subnets).await?);
             }
         }
         Ok(Allocation { mac: self.mac().await?, addresses })
     }
 
-    async fn from_pools(&mut self, subnets: &[&Subnet]) -> Result<IpNetwork, AllocateError> {
+    async fn pick(&mut self, subnets: &[&Subnet]) -> Result<IpNetwork, AllocateError> {
         let Request { network, claim, .. } = *self.request;
         for lease in self.store.held(LeaseKind::Ip, &network.segment, claim).await? {
             let Lease::Ip(IPLease { spec, .. }) = &lease else { continue };

@@ -13,9 +13,12 @@ use std::fmt;
 use futures::future::BoxFuture;
 use holdfast_api::lease::{Claim, IPLease, LeaseStatus, MACLease};
 
-pub use allocate::{AllocateError, Allocation, Holder, Request, allocate, release};
+pub use allocate::{AllocateError, Allocation, Holder, Place, Request, allocate, bind, release, unbind};
 pub use file::{FileStore, OpenError};
 pub use quarantine::{QUARANTINED, is_quarantined, sweep};
+
+/// Label of a lease that lives and ends with a pod on this node; those of VMs have none.
+pub const NODE_LABEL: &str = "holdfast.io/node";
 
 /// The kinds of lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,13 +1,13 @@
 //! The JSON that a runtime hands to the plugin: CNI's own keys, and ours.
 //!
 //! Ours are `agentSocket`, `network` (the name of an UnderlayNetwork), or in its place the keys of an
-//! UnderlayNetwork's spec, `bridgeGateway` and `defaultRoute`. An unknown key is refused by name; unknown
+//! UnderlayNetwork's spec, `bridgeGateway`, `defaultRoute` and `interface`. An unknown key is refused by name; unknown
 //! `args` and capabilities' arguments are ignored, as the specification asks for.
 
 use std::net::IpAddr;
 
 use holdfast_api::underlay::UnderlayNetworkSpec;
-use holdfast_net::model::MacAddr;
+use holdfast_net::model::{IfName, MacAddr};
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -51,8 +51,10 @@ pub struct NetConf {
     pub inline: UnderlayNetworkSpec,
     /// `bridgeGateway`.
     pub bridge_gateway: Option<BridgeGatewayConf>,
-    /// `defaultRoute`.
+    /// `defaultRoute`: whether a plain pod's default route leads here.
     pub default_route: bool,
+    /// `interface`: name of our interface in the pod where CNI_IFNAME is a primary plugin's already.
+    pub chained_interface: IfName,
     /// `runtimeConfig` and `args.cni` made one; the former wins.
     pub runtime: RuntimeConfig,
     /// `prevResult` as given.
@@ -105,13 +107,19 @@ impl NetConf {
             inline,
             bridge_gateway: optional(&ours, "bridgeGateway")?,
             default_route: optional(&ours, "defaultRoute")?.unwrap_or_default(),
+            chained_interface: match optional(&ours, "interface")? {
+                Some(name) => name,
+                None => strict("interface", CHAINED_INTERFACE.into())?,
+            },
             runtime: RuntimeConfig::parse(object)?,
             prev_result: object.get("prevResult").filter(|v| !v.is_null()).cloned(),
         })
     }
 }
 
-const OWN_KEYS: &[&str] = &["agentSocket", "network", "bridgeGateway", "defaultRoute"];
+const OWN_KEYS: &[&str] = &["agentSocket", "network", "bridgeGateway", "defaultRoute", "interface"];
+/// Name of our interface in a pod beside a primary plugin's, where the configuration gives none.
+const CHAINED_INTERFACE: &str = "hf0";
 
 /// The keys that are not CNI's.
 fn ours(object: &Map<String, Value>) -> Result<Map<String, Value>, NetworkError> {

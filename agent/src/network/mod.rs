@@ -5,6 +5,7 @@
 
 mod check;
 mod conf;
+mod folder;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 
 pub use conf::{BridgeGatewayConf, NetConf, RuntimeConfig};
+pub use folder::{FolderError, read_folder};
 
 /// The UnderlayNetworks by name, as they are now.
 pub type Networks = watch::Receiver<Arc<BTreeMap<String, UnderlayNetwork>>>;

@@ -1,0 +1,272 @@
+//! ADD: addresses, then the record, then the devices, then the answer.
+//!
+//! Invariants: nothing is touched before everything that can be known to be wrong has been refused; the record
+//! is on disk before a device is made; an ADD that fails leaves nothing (its removal goes on behind the answer,
+//! and the next ADD of the key waits for it).
+
+use std::net::IpAddr;
+
+use holdfast_agent_api::cni::code;
+use holdfast_api::lease::Claim;
+use holdfast_net::model::{Attachment, Backend, IfName, MacAddr, StaticRoute};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+
+use super::call::{Call, Target};
+use super::result::{CniResult, Dns, Interface, Ip, Route};
+use super::{Done, Fault};
+use crate::context::Context;
+use crate::leases::{NODE_LABEL, Request, allocate};
+use crate::netns::{NetnsId, link_mtu};
+use crate::network::{NetworkConfig, routes};
+use crate::registry::{Entry, Hold, Key, Outcome, Record, Registry};
+use crate::workloads::VmNic;
+
+/// MTU where neither the network nor a link of the node tells one.
+const DEFAULT_MTU: u32 = 1500;
+
+pub(super) async fn add(context: &Context, registry: &Registry, call: &Call) -> Result<Done, Fault> {
+    let target = call.target()?;
+    let netns = netns(context, target).await?;
+    let mut hold = registry.hold(&target.key, &target.id).await?;
+    if registry.take_note(&context.options.run, &hold, &target.key)? {
+        drop(hold);
+        hold = registry.hold(&target.key, &target.id).await?;
+    }
+    let record = match registry.get(&target.key) {
+        Some(entry) => resume(entry, &netns, call)?,
+        None => prepare(context, registry, call, &hold, netns).await?,
+    };
+    match context.wiring.reconcile(&context.desired(&record)).await {
+        Ok(_) => registry.set_outcome(&target.key, Outcome::Converged),
+        Err(error) => {
+            registry.drop_key(&hold, &target.key, target.id.clone())?;
+            return Err(error.into());
+        }
+    }
+    let result = chained(call.prev_result.clone(), record.result).print(call.version)?;
+    Ok(Done { result, added: Some(target.key.clone()) })
+}
+
+/// The pod's namespace; it must be one, and not the node's own.
+async fn netns(context: &Context, target: &Target) -> Result<NetnsId, Fault> {
+    let path = target.netns.clone();
+    let id = tokio::task::spawn_blocking(move || NetnsId::of(&path))
+        .await
+        .map_err(|error| Fault::new(code::INTERNAL, "failed to look at the network namespace", error.to_string()))??;
+    if id == context.own_netns && !target.netns_override {
+        let msg = format!("CNI_NETNS `{}` is the node's own network namespace", target.netns.display());
+        return Err(Fault::new(code::NETNS, msg, "set CNI_NETNS_OVERRIDE where that is meant"));
+    }
+    Ok(id)
+}
+
+/// The record of an ADD that has begun before: where the runtime knows nothing of it, it goes on.
+fn resume(entry: Entry, netns: &NetnsId, call: &Call) -> Result<Record, Fault> {
+    let Entry { record, answered, .. } = entry;
+    let same = record.netns == *netns && record.network == call.network.name;
+    if answered || !same {
+        let msg =
+            format!("interface `{}` of container `{}` exists already", record.key.ifname, record.key.container_id);
+        let details = format!(
+            "it is attached to network `{}` in `{}`: DEL it first",
+            record.network,
+            record.attachment.netns.display()
+        );
+        return Err(Fault::new(code::CONFIG, msg, details));
+    }
+    Ok(record)
+}
+
+/// Settles the addresses and writes the record.
+async fn prepare(
+    context: &Context,
+    registry: &Registry,
+    call: &Call,
+    hold: &Hold,
+    netns: NetnsId,
+) -> Result<Record, Fault> {
+    let (target, network) = (call.target()?, &call.network);
+    let mtu = mtu(network)?;
+    let nic = context.workloads.vm_nic(&target.pod, &target.key.ifname)?;
+    let claim = nic.as_ref().map_or_else(|| pod_claim(target), |nic| nic.claim.clone());
+    // Until the record is there: it is what tells others that the claim is in use.
+    let _claim = registry.hold_claim(&claim).await?;
+    if let Some(Key { container_id, ifname }) = registry.user_of(&claim) {
+        let msg = format!("the addresses of {} are in use", crate::leases::Holder(claim));
+        let details = format!("by interface `{ifname}` of container `{container_id}`, which must end first");
+        return Err(Fault::new(code::TRY_AGAIN, msg, details));
+    }
+    let (mac, addresses, release) = match &nic {
+        Some(nic) => (check_asked(call, nic)?.mac, nic.addresses.clone(), false),
+        None => {
+            let labels = [(NODE_LABEL, context.options.node.as_str())];
+            let (mac, ips) = (call.conf.runtime.mac, &call.conf.runtime.ips);
+            let allocated =
+                allocate(&*context.leases, &Request { network, claim: &claim, mac, ips, labels: &labels }).await?;
+            (allocated.mac, allocated.addresses, true)
+        }
+    };
+    let vm_owned = nic.as_ref().is_some_and(|nic| nic.vm_owned);
+    let mac = if vm_owned { silent_mac(mac)? } else { mac };
+    let routes = if vm_owned { Vec::new() } else { pod_routes(network, &addresses) };
+    let owner = format!("{}/{}/{}", target.pod.namespace, target.pod.name, network.name);
+    let record = Record {
+        result: result(target, network, mac, mtu, &addresses, &routes),
+        key: target.key.clone(),
+        network: network.name.clone(),
+        segment: network.segment.clone(),
+        pod: target.pod.name.clone(),
+        netns,
+        claim: Some(claim),
+        release,
+        attachment: Attachment {
+            id: target.id.clone(),
+            netns: target.netns.clone(),
+            backend: network.backend.clone(),
+            mac,
+            mtu,
+            addresses: if vm_owned { Vec::new() } else { addresses },
+            routes,
+            owner,
+        },
+    };
+    registry.put(hold, record.clone()).await?;
+    Ok(record)
+}
+
+/// A pod's own claim: one for each of its interfaces.
+fn pod_claim(target: &Target) -> Claim {
+    let Target { key: Key { container_id, ifname }, pod, .. } = target;
+    let or_container = |text: &str| if text.is_empty() { container_id.clone() } else { text.to_owned() };
+    Claim {
+        uid: or_container(&pod.uid),
+        kind: "Pod".to_owned(),
+        namespace: pod.namespace.clone(),
+        name: or_container(&pod.name),
+        network: ifname.to_string(),
+    }
+}
+
+/// A VM's addresses are settled: what the runtime asks for beside them must be the same.
+fn check_asked<'a>(call: &Call, nic: &'a VmNic) -> Result<&'a VmNic, Fault> {
+    let asked = &call.conf.runtime;
+    let other_mac = asked.mac.filter(|mac| *mac != nic.mac).map(|mac| mac.to_string());
+    let other_ip = asked.ips.iter().find(|ip| !nic.addresses.iter().any(|address| address.ip() == **ip));
+    match other_mac.or_else(|| other_ip.map(IpAddr::to_string)) {
+        None => Ok(nic),
+        Some(asked) => {
+            let holder = crate::leases::Holder(nic.claim.clone());
+            Err(Fault::new(code::CONFLICT, format!("address {asked} is asked for, but is not one of {holder}"), ""))
+        }
+    }
+}
+
+/// The address of a pod interface that stands before a guest: never the guest's, so that the segment learns the
+/// guest's from the guest alone.
+fn silent_mac(guest: MacAddr) -> Result<MacAddr, Fault> {
+    let mac = holdfast_api::pool::mac_candidates(&format!("pod interface of {guest}")).find_map(|mac| mac.parse().ok());
+    mac.ok_or_else(|| Fault::new(code::INTERNAL, "failed to make an Ethernet address", ""))
+}
+
+/// The network's MTU, within what its uplink carries; else that of the uplink, of the bridge, or the default.
+fn mtu(network: &NetworkConfig) -> Result<u32, Fault> {
+    let of = |name: &IfName| {
+        link_mtu(name)
+            .map_err(|error| Fault::new(code::IO, format!("failed to read the MTU of `{name}`"), error.to_string()))
+    };
+    let uplink = match &network.uplink {
+        None => None,
+        Some(name) => {
+            let parsed: Option<IfName> = name.parse().ok();
+            let mtu = parsed.as_ref().map(of).transpose()?.flatten();
+            Some(mtu.ok_or_else(|| {
+                Fault::new(code::NODE, format!("uplink `{name}` of network `{}` is not on this node", network.name), "")
+            })?)
+        }
+    };
+    match (network.mtu, uplink) {
+        (Some(mtu), Some(most)) if mtu > most => {
+            let msg = format!("`mtu` of network `{}` is {mtu}, but its uplink carries {most}", network.name);
+            Err(Fault::new(code::CONFIG, msg, "lower `mtu`, or raise that of the uplink"))
+        }
+        (Some(mtu), _) | (None, Some(mtu)) => Ok(mtu),
+        (None, None) => {
+            let bridge = match &network.backend {
+                Backend::Ovs { bridge, .. } => bridge.parse().ok(),
+                Backend::LinuxBridge { bridge, .. } => Some(bridge.clone()),
+            };
+            Ok(bridge.as_ref().map(of).transpose()?.flatten().unwrap_or(DEFAULT_MTU))
+        }
+    }
+}
+
+/// Routes of a plain pod: what its subnets say, and the default ones where this is its main network.
+fn pod_routes(network: &NetworkConfig, addresses: &[IpNetwork]) -> Vec<StaticRoute> {
+    let subnets: Vec<_> = addresses.iter().filter_map(|address| network.subnet_of(address.ip())).collect();
+    let mut all: Vec<_> = subnets.iter().flat_map(|subnet| routes(subnet)).collect();
+    if network.default_route {
+        all.extend(subnets.iter().filter_map(|subnet| {
+            let gateway = subnet.gateway?;
+            let any = match gateway {
+                IpAddr::V4(_) => Ipv4Network::new([0, 0, 0, 0].into(), 0).map(IpNetwork::V4),
+                IpAddr::V6(_) => Ipv6Network::new([0; 8].into(), 0).map(IpNetwork::V6),
+            };
+            Some(StaticRoute { destination: any.ok()?, gateway: Some(gateway) })
+        }));
+    }
+    all
+}
+
+/// What ADD answers for this attachment alone.
+fn result(
+    target: &Target,
+    network: &NetworkConfig,
+    mac: MacAddr,
+    mtu: u32,
+    addresses: &[IpNetwork],
+    routes: &[StaticRoute],
+) -> CniResult {
+    let host = Interface {
+        name: holdfast_net::attachment::host_ifname(&target.id).to_string(),
+        mtu: Some(mtu),
+        ..Interface::default()
+    };
+    let pod = Interface {
+        name: target.id.ifname.to_string(),
+        mac: mac.to_string(),
+        mtu: Some(mtu),
+        sandbox: target.netns.display().to_string(),
+        ..Interface::default()
+    };
+    let gateway = |address: &IpNetwork| network.subnet_of(address.ip()).and_then(|subnet| subnet.gateway);
+    let delivery = network.delivery(addresses);
+    CniResult {
+        interfaces: vec![host, pod],
+        ips: addresses
+            .iter()
+            .map(|address| Ip { address: *address, gateway: gateway(address), interface: Some(1) })
+            .collect(),
+        routes: routes
+            .iter()
+            .map(|route| Route { dst: route.destination, gw: route.gateway, more: serde_json::Map::new() })
+            .collect(),
+        dns: Dns {
+            nameservers: delivery.dns.iter().map(ToString::to_string).collect(),
+            search: delivery.search,
+            ..Dns::default()
+        },
+    }
+}
+
+/// The result of the plugins before, with ours behind it.
+fn chained(prev: Option<CniResult>, own: CniResult) -> CniResult {
+    let Some(mut all) = prev else { return own };
+    let offset = all.interfaces.len();
+    all.interfaces.extend(own.interfaces);
+    all.ips.extend(own.ips.into_iter().map(|ip| Ip { interface: ip.interface.map(|index| index + offset), ..ip }));
+    all.routes.extend(own.routes);
+    if all.dns == Dns::default() {
+        all.dns = own.dns;
+    }
+    all
+}

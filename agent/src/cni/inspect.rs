@@ -1,0 +1,107 @@
+//! CHECK, GC and STATUS.
+
+use std::collections::BTreeSet;
+
+use holdfast_agent_api::cni::code;
+use holdfast_net::model::Backend;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::call::Call;
+use super::{Done, Fault};
+use crate::context::Context;
+use crate::netns::{NetnsId, link_mtu};
+use crate::registry::{Key, Registry};
+
+/// Whether the attachment is as ADD left it: the plan to make it so is empty. What later plugins of the list
+/// have added is not ours to judge.
+pub(super) async fn check(context: &Context, registry: &Registry, call: &Call) -> Result<Done, Fault> {
+    let target = call.target()?;
+    if call.prev_result.is_none() {
+        return Err(Fault::new(code::CONFIG, "`prevResult` is missing: CHECK needs the result of ADD", ""));
+    }
+    let unknown = || {
+        Fault::new(
+            code::UNKNOWN_CONTAINER,
+            format!("attachment `{}` does not exist", target.key),
+            "it was never added, or DEL has removed it",
+        )
+    };
+    let _hold = registry.hold(&target.key, &target.id).await?;
+    let record = registry.get(&target.key).ok_or_else(unknown)?.record;
+    let path = target.netns.clone();
+    let netns = tokio::task::spawn_blocking(move || NetnsId::of(&path))
+        .await
+        .map_err(|error| Fault::new(code::INTERNAL, "failed to look at the network namespace", error.to_string()))??;
+    if netns != record.netns {
+        return Err(Fault::new(
+            code::NETNS,
+            format!("`{}` is not the namespace that ADD was given", target.netns.display()),
+            "",
+        ));
+    }
+    let plan = context.wiring.plan(&context.desired(&record)).await?;
+    if plan.is_empty() {
+        return Ok(Done::NOTHING);
+    }
+    Err(Fault::new(
+        code::DRIFT,
+        format!("attachment `{}` is not as ADD left it", target.key),
+        format!("to mend it: {plan}"),
+    ))
+}
+
+/// An element of `cni.dev/valid-attachments`.
+#[derive(Deserialize)]
+struct Valid {
+    #[serde(rename = "containerID")]
+    container_id: String,
+    ifname: String,
+}
+
+/// Removes the attachments of this network that are not valid any more.
+pub(super) async fn gc(registry: &Registry, call: &Call) -> Result<Done, Fault> {
+    let listed = ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().find_map(|key| call.config.get(*key));
+    // An absent list is not an empty one: taking it for one would remove everything.
+    let listed =
+        listed.cloned().ok_or_else(|| Fault::new(code::CONFIG, "`cni.dev/valid-attachments` is missing", ""))?;
+    let valid: Vec<Valid> = match listed {
+        Value::Null => Vec::new(),
+        listed => serde_json::from_value(listed).map_err(|error| {
+            Fault::new(code::CONFIG, "failed to decode `cni.dev/valid-attachments`", error.to_string())
+        })?,
+    };
+    let valid: BTreeSet<(String, String)> = valid.into_iter().map(|valid| (valid.container_id, valid.ifname)).collect();
+    let mut failed = None;
+    for entry in registry.entries() {
+        let record = entry.record;
+        let Key { container_id, ifname } = &record.key;
+        if record.network != call.network.name || valid.contains(&(container_id.clone(), ifname.to_string())) {
+            continue;
+        }
+        let hold = registry.hold(&record.key, &record.attachment.id).await?;
+        // Unless a DEL was faster, and an ADD after it.
+        if registry.get(&record.key).is_some_and(|entry| entry.record == record) {
+            tracing::info!(attachment = %record.key, "GC removes an attachment that the runtime does not know");
+            failed = registry.drop_key(&hold, &record.key, record.attachment.id.clone()).err().or(failed);
+        }
+    }
+    failed.map_or(Ok(Done::NOTHING), |error| Err(error.into()))
+}
+
+/// Whether ADD would be served. A full pool is no reason against it: other networks have room.
+pub(super) async fn status(context: &Context, call: &Call) -> Result<Done, Fault> {
+    let unavailable = |msg: String, details: String| Fault::new(code::UNAVAILABLE, msg, details);
+    match &call.network.backend {
+        Backend::LinuxBridge { gateway: Some(_), .. } => Ok(Done::NOTHING),
+        Backend::LinuxBridge { bridge, .. } => match link_mtu(bridge) {
+            Ok(Some(_)) => Ok(Done::NOTHING),
+            Ok(None) => Err(unavailable(format!("bridge `{bridge}` is not on this node"), String::new())),
+            Err(error) => Err(unavailable(format!("failed to look for bridge `{bridge}`"), error.to_string())),
+        },
+        Backend::Ovs { .. } => match context.wiring.owned().await {
+            Ok(_) => Ok(Done::NOTHING),
+            Err(error) => Err(unavailable("Open vSwitch is not available".to_owned(), crate::chain(&error))),
+        },
+    }
+}

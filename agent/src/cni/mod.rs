@@ -1,0 +1,176 @@
+//! CNI: the server that the plugin calls, and what each verb means.
+//!
+//! One connection carries one request and its answer. Only root may ask. A call that the runtime has given up
+//! is carried to its end all the same: half of one is what the next call has to mend.
+
+mod add;
+mod call;
+mod del;
+mod fault;
+mod inspect;
+pub mod result;
+
+use std::io;
+use std::os::unix::net::UnixStream as StdStream;
+use std::time::{Duration, Instant};
+
+use holdfast_agent_api::PROTOCOL_VERSION;
+use holdfast_agent_api::cni::{CniError, Request, Response, Verb, code};
+use holdfast_agent_api::frame;
+use serde_json::Value;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::context::Context;
+use crate::leases::{self, Place};
+use crate::registry::{Key, Registry};
+
+pub(crate) use fault::Fault;
+
+/// How long a peer may take to send its request, or to take its answer.
+const EXCHANGE: Duration = Duration::from_secs(5);
+
+/// What a verb did.
+pub(super) struct Done {
+    /// What to print; null for nothing.
+    result: Value,
+    /// The attachment that was added.
+    added: Option<Key>,
+}
+
+impl Done {
+    const NOTHING: Self = Self { result: Value::Null, added: None };
+}
+
+/// Accepts calls until `stop`, then waits for those at hand.
+pub(crate) async fn serve(context: Context, registry: Registry, listener: UnixListener, stop: CancellationToken) {
+    let calls = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => _ = calls.spawn(converse(context.clone(), registry.clone(), stream)),
+            Err(error) => {
+                // Out of descriptors, say: others will be freed.
+                tracing::error!(%error, "failed to accept a CNI call");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    calls.close();
+    calls.wait().await;
+}
+
+async fn converse(context: Context, registry: Registry, stream: UnixStream) {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 => {}
+        Ok(peer) => return tracing::warn!(uid = peer.uid(), "a CNI call of somebody else than root is refused"),
+        Err(error) => return tracing::warn!(%error, "a CNI call of nobody is refused"),
+    }
+    let (stream, request) = match receive(stream).await {
+        Ok(received) => received,
+        Err(error) => return tracing::warn!(error, "failed to receive a CNI call"),
+    };
+    let (response, added) = answer(&context, &registry, request).await;
+    let sent = tokio::task::spawn_blocking(move || frame::send(&stream, &response, &[])).await;
+    if let (Ok(Ok(())), Some(key)) = (sent, added) {
+        registry.answered(&key);
+        note_place(&context, &registry, &key).await;
+    }
+}
+
+async fn receive(stream: UnixStream) -> Result<(StdStream, Request), String> {
+    let prepare = || -> io::Result<StdStream> {
+        let stream = stream.into_std()?;
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(EXCHANGE))?;
+        stream.set_write_timeout(Some(EXCHANGE))?;
+        Ok(stream)
+    };
+    let stream = prepare().map_err(|error| error.to_string())?;
+    let exchange = move || {
+        let (request, _) = frame::receive::<Request>(&stream).map_err(|error| crate::chain(&error))?;
+        Ok((stream, request))
+    };
+    tokio::task::spawn_blocking(exchange).await.map_err(|error| error.to_string())?
+}
+
+async fn answer(context: &Context, registry: &Registry, request: Request) -> (Response, Option<Key>) {
+    let start = Instant::now();
+    let verb = request.verb;
+    let name = verb_name(verb);
+    let what = format!("{}/{}", request.container_id, request.ifname);
+    let (backend, result) = if request.version == PROTOCOL_VERSION {
+        dispatch(context, registry, request).await
+    } else {
+        let told =
+            format!("the plugin speaks version {} of its protocol, the agent {PROTOCOL_VERSION}", request.version);
+        ("none", Err(Fault::new(code::INTERNAL, told, "install the plugin and the agent of one release")))
+    };
+    let took = start.elapsed();
+    let outcome = result.as_ref().map_or_else(|Fault(error)| error.code.to_string(), |_| "ok".to_owned());
+    context.metrics.cni(name, backend, outcome, took);
+    match result {
+        Ok(Done { result, added }) => {
+            tracing::info!(verb = name, attachment = what, took_ms = took.as_millis(), "served");
+            (Response::Done(result), added)
+        }
+        Err(Fault(error)) => {
+            let CniError { code, msg, details } = &error;
+            tracing::warn!(verb = name, attachment = what, code, msg, details, "refused");
+            (Response::Failed(error), None)
+        }
+    }
+}
+
+async fn dispatch(context: &Context, registry: &Registry, request: Request) -> (&'static str, Result<Done, Fault>) {
+    let verb = request.verb;
+    if verb == Verb::Del {
+        // Whatever the configuration says by now: DEL goes by what is written down.
+        return ("any", del::del(context, registry, &request).await);
+    }
+    let call = match call::Call::read(context, registry, request) {
+        Ok(call) => call,
+        Err(fault) => return ("none", Err(fault)),
+    };
+    let backend = call.backend();
+    let result = match verb {
+        Verb::Add => add::add(context, registry, &call).await,
+        Verb::Check => inspect::check(context, registry, &call).await,
+        Verb::Gc => inspect::gc(registry, &call).await,
+        Verb::Status => inspect::status(context, &call).await,
+        Verb::Del => Ok(Done::NOTHING),
+    };
+    (backend, result)
+}
+
+/// Notes on the leases where they are in use; for people and other nodes, so behind the answer.
+async fn note_place(context: &Context, registry: &Registry, key: &Key) {
+    let Some(entry) = registry.get(key) else { return };
+    let Some(claim) = &entry.record.claim else { return };
+    let Ok(_hold) = registry.hold_claim(claim).await else { return };
+    if registry.get(key).is_none() {
+        return;
+    }
+    let place = Place {
+        node: context.options.node.clone(),
+        pod: entry.record.pod.clone(),
+        container_id: key.container_id.clone(),
+    };
+    if let Err(error) = leases::bind(&*context.leases, &entry.record.segment, claim, &place).await {
+        tracing::warn!(attachment = %key, error = crate::chain(&error), "failed to note where a lease is in use");
+    }
+}
+
+const fn verb_name(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Add => "ADD",
+        Verb::Del => "DEL",
+        Verb::Check => "CHECK",
+        Verb::Gc => "GC",
+        Verb::Status => "STATUS",
+    }
+}

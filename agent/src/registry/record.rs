@@ -1,0 +1,143 @@
+//! What is written down of an attachment, and how: one file each, complete or not there.
+//!
+//! Invariants: a file is on disk (synced, and its folder too) before a device is touched, and changes by rename
+//! only. A record holds everything that converging, CHECK and DEL need, so none of them asks anybody.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use holdfast_agent_api::cni::file_key;
+use holdfast_api::lease::Claim;
+use holdfast_net::model::{Attachment, IfName};
+use serde::{Deserialize, Serialize};
+
+use crate::cni::result::CniResult;
+use crate::netns::NetnsId;
+
+/// CNI's own name of an attachment. Where our plugin is chained, the interface that it makes has another name
+/// than `ifname`, which is its primary's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Key {
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_IFNAME.
+    pub ifname: IfName,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.container_id, self.ifname)
+    }
+}
+
+/// An attachment, written down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its key.
+    pub key: Key,
+    /// `name` of the network's configuration; GC goes by it.
+    pub network: String,
+    /// Segment of its leases.
+    pub segment: String,
+    /// Name of its pod, as far as the runtime has told it.
+    pub pod: String,
+    /// Which namespace it was made in.
+    pub netns: NetnsId,
+    /// Who holds its addresses; none where it has none.
+    pub claim: Option<Claim>,
+    /// Whether its leases end with it: those of a plain pod, which has no life beyond its sandbox.
+    pub release: bool,
+    /// What shall be.
+    pub attachment: Attachment,
+    /// What ADD answers for it alone, without `prevResult`.
+    pub result: CniResult,
+}
+
+/// A record could not be written, read or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {verb} the record `{}`", .path.display())]
+pub struct DiskError {
+    verb: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// The folder of records: STATE/attachments.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// Opens the folder, making it where it is missing, and reads what is in it. A file that cannot be read is
+    /// logged and left: it may be a newer version's.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn open(root: &Path) -> Result<(Self, Vec<Record>), DiskError> {
+        let failed = |verb, path: &Path| {
+            let path = path.to_owned();
+            move |source| DiskError { verb, path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed("create", root))?;
+        let mut records = Vec::new();
+        for entry in fs::read_dir(root).map_err(failed("list", root))? {
+            let path = entry.map_err(failed("list", root))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with('.') {
+                // What a crash left of a record on its way in; no device was touched for it.
+                fs::remove_file(&path).map_err(failed("remove", &path))?;
+            } else if name.ends_with(".json") {
+                match fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
+                    Ok(record) => records.push(record),
+                    Err(error) => {
+                        tracing::error!(path = %path.display(), %error, "an attachment's record cannot be read")
+                    }
+                }
+            }
+        }
+        Ok((Self { root: root.to_owned() }, records))
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.root.join(format!("{}.json", file_key(&key.container_id, key.ifname.as_str())))
+    }
+
+    /// Writes a record, in place of an earlier one of its key.
+    ///
+    /// # Errors
+    /// [`DiskError`]; the earlier one is untouched then.
+    pub fn write(&self, record: &Record) -> Result<(), DiskError> {
+        let path = self.path(&record.key);
+        let staged = self.root.join(format!(".{}", uuid::Uuid::new_v4().simple()));
+        let write = || {
+            let mut file = File::create_new(&staged)?;
+            file.write_all(&serde_json::to_vec_pretty(record)?)?;
+            file.sync_all()?;
+            fs::rename(&staged, &path)?;
+            File::open(&self.root)?.sync_all()
+        };
+        write().map_err(|source| {
+            let _ = fs::remove_file(&staged);
+            DiskError { verb: "write", path: path.clone(), source }
+        })
+    }
+
+    /// Removes a record; one that is not there is a success. Not synced: after a power cut its namespace is
+    /// gone as well, and start-up drops it for that.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn remove(&self, key: &Key) -> Result<(), DiskError> {
+        let path = self.path(key);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DiskError { verb: "remove", path, source }),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Comparing everything with the kernel: at the start, and from then on every few seconds.
+//!
+//! In this order: notes of DELs, attachments whose namespace is gone, devices of ours that nobody owns, drift
+//! of the rest, leases of pods that are gone, quarantine. Each round is complete in itself; what fails in one is
+//! tried again in the next.
+
+use std::collections::BTreeSet;
+
+use holdfast_net::desired::DesiredState;
+use tokio_util::sync::CancellationToken;
+
+use super::{Entry, Outcome, Registry};
+use crate::context::Context;
+use crate::leases::{self, LeaseKind, NODE_LABEL};
+use crate::netns::NetnsId;
+
+/// Runs rounds until `stop`, the first one at once.
+pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(context.options.resync);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        registry.take_notes(&context.options.run).await;
+        drop_dead(&registry).await;
+        drop_strays(&context, &registry).await;
+        repair(&context, &registry).await;
+        release_orphans(&context, &registry).await;
+        if let Err(error) = leases::sweep(&*context.leases, context.options.quarantine).await {
+            tracing::warn!(error = crate::chain(&error), "failed to end quarantines");
+        }
+    }
+}
+
+/// Drops the attachments whose namespace is gone, or is another one by now: for runtimes that never say DEL.
+pub(crate) async fn drop_dead(registry: &Registry) {
+    for Entry { record, .. } in registry.entries() {
+        let path = record.attachment.netns.clone();
+        let present = tokio::task::spawn_blocking(move || NetnsId::of(&path)).await;
+        let dead = match present {
+            Ok(Ok(present)) => present != record.netns,
+            Ok(Err(error)) => error.is_gone(),
+            Err(_) => false,
+        };
+        if !dead {
+            continue;
+        }
+        tracing::info!(attachment = %record.key, "its network namespace is gone: removing the attachment");
+        let Ok(hold) = registry.hold(&record.key, &record.attachment.id).await else { continue };
+        // A DEL and a new ADD may have come in between.
+        if registry.get(&record.key).is_some_and(|entry| entry.record == record)
+            && let Err(error) = registry.drop_key(&hold, &record.key, record.attachment.id)
+        {
+            tracing::warn!(error = crate::chain(&error), "an attachment without a namespace stays");
+        }
+    }
+}
+
+async fn drop_strays(context: &Context, registry: &Registry) {
+    match context.wiring.owned().await {
+        Ok(owned) => {
+            let strays = registry.drop_strays(owned);
+            if strays > 0 {
+                tracing::info!(strays, "removing devices of ours that no attachment owns");
+            }
+        }
+        Err(error) => tracing::warn!(error = crate::chain(&error), "failed to look for devices that nobody owns"),
+    }
+}
+
+/// Compares all attachments in one look, and mends them one by one where that finds something.
+async fn repair(context: &Context, registry: &Registry) {
+    let entries = registry.entries();
+    let merged =
+        entries.iter().try_fold(DesiredState::default(), |all, entry| all.merge(context.desired(&entry.record)));
+    let converged = match &merged {
+        Ok(all) => context.wiring.plan(all).await.is_ok_and(|plan| plan.is_empty()),
+        Err(_) => false,
+    };
+    if converged {
+        for entry in &entries {
+            registry.set_outcome(&entry.record.key, Outcome::Converged);
+        }
+        context.metrics.drifted.set(0);
+        return;
+    }
+    let mut drifted = 0;
+    for entry in entries {
+        drifted += i64::from(!repair_one(context, registry, &entry).await);
+    }
+    context.metrics.drifted.set(drifted);
+}
+
+/// Whether the attachment is as it shall be in the end.
+async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> bool {
+    let record = &entry.record;
+    let Ok(_hold) = registry.hold(&record.key, &record.attachment.id).await else { return true };
+    if registry.get(&record.key).is_none_or(|now| now.record != *record) {
+        return true;
+    }
+    match context.wiring.reconcile(&context.desired(record)).await {
+        Ok(report) => {
+            let ops = Context::ops(&report);
+            let outcome = if ops.is_empty() { Outcome::Converged } else { Outcome::Repaired(ops) };
+            if let Outcome::Repaired(ops) = &outcome {
+                context.metrics.repairs.inc();
+                tracing::warn!(attachment = %record.key, ops = ops.join("; "), "an attachment had drifted");
+            }
+            registry.set_outcome(&record.key, outcome);
+            true
+        }
+        Err(error) => {
+            let error = crate::chain(&error);
+            tracing::warn!(attachment = %record.key, error, "an attachment is not as it shall be");
+            registry.set_outcome(&record.key, Outcome::Failed(error));
+            false
+        }
+    }
+}
+
+/// Gives back the leases of plain pods of this node that no attachment uses: what a crash left between the
+/// lease and the record.
+async fn release_orphans(context: &Context, registry: &Registry) {
+    let mut claims = BTreeSet::new();
+    for kind in [LeaseKind::Ip, LeaseKind::Mac] {
+        let Ok(leases) = context.leases.list(kind).await else { return };
+        let here = |lease: &&leases::Lease| {
+            let labels = lease.metadata().labels.as_ref();
+            labels.and_then(|labels| labels.get(NODE_LABEL)) == Some(&context.options.node)
+                && !leases::is_quarantined(lease)
+                && registry.user_of(lease.claim()).is_none()
+        };
+        for lease in leases.iter().filter(here) {
+            if claims.insert((lease.segment().to_owned(), lease.claim().id())) {
+                let Ok(_hold) = registry.hold_claim(lease.claim()).await else { continue };
+                if registry.user_of(lease.claim()).is_none()
+                    && let Err(error) = leases::release(&*context.leases, lease.segment(), lease.claim()).await
+                {
+                    tracing::warn!(error = crate::chain(&error), "a lease that nobody uses stays");
+                }
+            }
+        }
+    }
+}
