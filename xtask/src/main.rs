@@ -4,8 +4,10 @@
 //! `cargo xtask setup` is what installs the rest.
 
 mod crds;
+mod demo;
 mod deps;
 mod guest;
+mod leaks;
 mod process;
 mod setup;
 mod workspace;
@@ -24,21 +26,27 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Boot a VM from deploy/examples on an underlay of its own, and prove that it keeps its address
+    Demo(demo::Arguments),
     /// Install the Debian packages, the users and the groups that building, the tests and the demo need
     Setup(setup::Arguments),
     /// Build the test guest: a small bootable disk, made of Debian packages
     Guest(guest::Arguments),
     /// Write the custom resource definitions into deploy/crds
     Crds(crds::Arguments),
+    /// List what a run could leave behind, or what is there since an earlier list
+    Leaks(leaks::Arguments),
     /// Check that dependencies point the way that ARCHITECTURE.md says
     CheckDeps(deps::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
+        Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Guest(arguments) => guest::run(&arguments),
         Chore::Crds(arguments) => crds::run(&arguments),
+        Chore::Leaks(arguments) => leaks::run(&arguments),
         Chore::CheckDeps(arguments) => deps::run(&arguments),
     };
     match outcome {

@@ -28,27 +28,35 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         return Ok(());
     }
-    let codename = debian_codename(Path::new("/etc/os-release"))?;
+    if arguments.check {
+        let missing = packages::missing()?;
+        missing.iter().for_each(|package| println!("setup: {} is missing: {}", package.name, package.reason));
+        if !missing.is_empty() {
+            bail!("{} packages are missing; `cargo xtask setup` installs them", missing.len());
+        }
+    }
+    let installed = ensure(&mut |line| println!("setup: {line}"))?;
+    println!("setup: {} packages are there, {installed} of them new", packages::PACKAGES.len());
+    Ok(())
+}
+
+/// Installs what is missing, and returns how many packages that was. `tell` is told what goes on.
+pub fn ensure(tell: &mut dyn FnMut(&str)) -> Result<usize> {
     let missing = packages::missing()?;
     if missing.is_empty() {
-        println!("setup: all {} packages are installed", packages::PACKAGES.len());
-        return Ok(());
+        return Ok(0);
     }
-    for package in &missing {
-        println!("setup: {} is missing: {}", package.name, package.reason);
-    }
-    if arguments.check {
-        bail!("{} packages are missing; `cargo xtask setup` installs them", missing.len());
-    }
+    let codename = debian_codename(Path::new("/etc/os-release"))?;
     require_root("installing packages")?;
-    println!("setup: installing them with apt-get");
+    for package in &missing {
+        tell(&format!("apt-get install {}: {}", package.name, package.reason));
+    }
     packages::install(&packages::to_install(&missing, &codename))?;
     let still: Vec<_> = packages::missing()?.iter().map(|package| package.name).collect();
     if !still.is_empty() {
         bail!("apt-get succeeded, and yet these packages are missing: {}", still.join(" "));
     }
-    println!("setup: done");
-    Ok(())
+    Ok(missing.len())
 }
 
 /// An error unless this process is root. `what` begins the sentence.

@@ -1,0 +1,154 @@
+//! `cargo xtask demo`: a VM from deploy/examples on an underlay made of network namespaces, proved from outside.
+//!
+//! Invariant: everything that the demo makes has a fixed name ([`world`]), so that a later run, or `--down`, takes
+//! down what an earlier one that was killed has left.
+
+mod control;
+mod daemon;
+mod guest_view;
+mod report;
+mod steps;
+mod world;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::leaks::{self, Snapshot};
+use crate::process::{self, Program};
+use crate::{guest, setup, workspace};
+use daemon::Daemon;
+use report::Report;
+use steps::Steps;
+use world::World;
+
+/// Options of the chore.
+#[derive(Args)]
+pub struct Arguments {
+    /// Leave everything up at the end, and say how to play with it
+    #[arg(long, conflicts_with = "down")]
+    keep: bool,
+    /// Take down what `--keep` left up
+    #[arg(long)]
+    down: bool,
+    /// Write the table to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// The chore.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    setup::require_root("the demo makes network namespaces and")?;
+    let _only = world::lock()?;
+    if arguments.down {
+        take_down(&mut Steps::begin())?;
+        println!("demo: everything is down");
+        return Ok(());
+    }
+    process::catch_signals()?;
+    let mut steps = Steps::begin();
+    let mut report = Report::default();
+    let outcome = prepare(&mut steps).and_then(|guest| {
+        let before = Snapshot::take()?;
+        let outcome = prove(&guest, &mut steps, &mut report);
+        if arguments.keep && outcome.is_ok() {
+            return Ok(());
+        }
+        // Taken down also after a failure and after Ctrl-C; what failed first is what is told.
+        process::forget_signals();
+        let down = take_down(&mut steps).and_then(|()| {
+            steps.run("nothing stays behind", |_| leaks::none_since(&before, "the demo").map(|()| String::new()))
+        });
+        outcome.and(down)
+    });
+    report.steps = steps.finish();
+    println!("{report}");
+    if let Some(file) = &arguments.json {
+        std::fs::write(file, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("failed to write {}", file.display()))?;
+    }
+    outcome?;
+    println!("{}", if arguments.keep { report::how_to_play() } else { report::what_next() });
+    Ok(())
+}
+
+/// Packages, programs, the guest, and an empty place.
+fn prepare(steps: &mut Steps) -> Result<guest::Guest> {
+    steps.run("install packages", |step| {
+        setup::ensure(&mut |line| step.tell(line)).map(|count| format!("{count} new"))
+    })?;
+    steps.run("build holdfastd and its kin", |step| step.aside(workspace::build_programs).map(|()| String::new()))?;
+    let guest = steps.run("build the test guest", |_| Ok((guest::ensure(false)?, String::new())))?;
+    if World::exists() {
+        take_down(steps)?;
+    }
+    Ok(guest)
+}
+
+/// Brings the VM up, and proves what is promised of it.
+fn prove(guest: &guest::Guest, steps: &mut Steps, report: &mut Report) -> Result<()> {
+    let world =
+        steps.run("make an underlay: OVS bridge, uplink, a host on it", |_| Ok((World::up()?, String::new())))?;
+    let daemon = steps.run("start holdfastd", |_| {
+        world.write_manifests(guest)?;
+        Ok((Daemon::start(&world)?, String::new()))
+    })?;
+    let outcome = prove_vm(&daemon, steps, report);
+    if outcome.is_err() {
+        daemon.explain();
+    }
+    outcome
+}
+
+fn prove_vm(daemon: &Daemon, steps: &mut Steps, report: &mut Report) -> Result<()> {
+    let first = steps.run("VM runs", |step| {
+        let vmi = control::wait_running(daemon, None, step)?;
+        Ok((vmi.clone(), format!("uid {}", vmi.uid)))
+    })?;
+    let seen = steps.run("guest answers ping and HTTP on the underlay", |step| {
+        let seen = guest_view::wait(step)?;
+        Ok((seen.clone(), format!("{} is at {}", seen.address, seen.mac)))
+    })?;
+    report.nics = control::nics(&first, &seen)?;
+    steps.run("the launcher has no privilege", |_| daemon::launcher_privileges())?;
+    steps.run("virtctl lists it", |step| {
+        let text = control::virtctl(&["get", "vm,vmi"])?;
+        text.lines().for_each(|line| step.print(line));
+        Ok(String::new())
+    })?;
+    let second = steps.run("VM restarts", |step| {
+        control::virtctl(&["restart", world::VM])?;
+        let vmi = control::wait_running(daemon, Some(&first.uid), step)?;
+        Ok((vmi.clone(), format!("uid {}", vmi.uid)))
+    })?;
+    steps.run("guest answers at the same address, from the same MAC", |step| {
+        let again = guest_view::wait(step)?;
+        report.compare(&control::nics(&second, &again)?)?;
+        Ok(format!("{} is at {}", again.address, again.mac))
+    })
+}
+
+/// Deletes the VM as a user would, ends holdfastd, and removes the underlay; then, whatever is left, by force.
+fn take_down(steps: &mut Steps) -> Result<()> {
+    let deleted = steps.run("delete everything", |step| {
+        if control::answers() {
+            control::delete_all(step)?;
+        }
+        Ok(String::new())
+    });
+    let removed = steps.run("take the underlay down", |_| {
+        let forced = World::down()?;
+        Ok(if forced == 0 { String::new() } else { format!("{forced} processes had to be ended by force") })
+    });
+    deleted.and(removed)
+}
+
+/// How long a VM may take to be up: minutes, for machines without KVM that do something else beside.
+const VM_DEADLINE: Duration = Duration::from_secs(120);
+
+/// A program inside the namespace of the host on the underlay.
+fn on_the_underlay(program: &str) -> Program {
+    Program::new("ip").args(["netns", "exec", world::LAN, program])
+}

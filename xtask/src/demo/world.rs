@@ -1,0 +1,299 @@
+//! The demo's world: a node and a host on the physical network, each a network namespace, and Open vSwitch between.
+//!
+//! ```text
+//! hf-demo-lan [eth0 192.0.2.1] === [uplink0 -- br-lan (OVS, user space) -- VM] hf-demo-node
+//! ```
+//!
+//! Invariant: [`World::down`] needs no record of what [`World::up`] did; it can be called at any time, and again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::guest::Guest;
+use crate::process::{self, Program};
+use crate::workspace;
+
+/// Namespace of the node.
+pub const NODE: &str = "hf-demo-node";
+/// Namespace of the host on the physical network.
+pub const LAN: &str = "hf-demo-lan";
+/// The VM of the example.
+pub const VM: &str = "web";
+/// Name of its NIC on the underlay.
+pub const UNDERLAY: &str = "lan";
+/// The address that it asks for there.
+pub const GUEST_ADDRESS: &str = "192.0.2.10";
+/// The example.
+pub const EXAMPLE: &str = "vm-underlay.yaml";
+
+const BRIDGE: &str = "br-lan";
+const LAN_ADDRESS: &str = "192.0.2.1/24";
+/// The image in the example that the demo's guest stands in for.
+const EXAMPLE_IMAGE: &str = "oci:/usr/local/share/holdfast/guest";
+/// Files for as long as the demo lasts. Short paths: sockets are in here.
+const RUN: &str = "/run/holdfast-demo";
+const STATE: &str = "/var/lib/holdfast-demo";
+const LOCK: &str = "/run/lock/holdfast-demo";
+/// Longest wait for a daemon to start or to end.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// holdfastd's folders and files.
+pub fn manifests() -> PathBuf {
+    Path::new(RUN).join("manifests")
+}
+
+/// Its state folder.
+pub fn state() -> PathBuf {
+    PathBuf::from(STATE)
+}
+
+/// Its run folder.
+pub fn run() -> PathBuf {
+    Path::new(RUN).join("run")
+}
+
+/// Its log.
+pub fn log() -> PathBuf {
+    Path::new(RUN).join("holdfastd.log")
+}
+
+/// The socket of the OVS database.
+pub fn ovsdb() -> PathBuf {
+    ovs().join("db.sock")
+}
+
+fn ovs() -> PathBuf {
+    Path::new(RUN).join("ovs")
+}
+
+/// How to call virtctl by hand.
+pub fn virtctl_line() -> String {
+    format!("{} --standalone --run {}", workspace::program("virtctl").display(), run().display())
+}
+
+/// Keeps a second demo out for as long as it lives.
+pub fn lock() -> Result<Flock<fs::File>> {
+    let file = fs::File::create(LOCK).with_context(|| format!("failed to open {LOCK}"))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| anyhow::anyhow!("failed to lock {LOCK}: another demo runs ({error})"))
+}
+
+/// A world that is up.
+pub struct World;
+
+impl World {
+    /// Whether some of it is there, from a demo that was kept or killed.
+    pub fn exists() -> bool {
+        [RUN, STATE].iter().any(|path| Path::new(path).exists())
+            || [NODE, LAN].iter().any(|name| Path::new("/run/netns").join(name).exists())
+    }
+
+    /// Makes it.
+    pub fn up() -> Result<Self> {
+        for folder in [manifests(), state(), run(), ovs()] {
+            fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+        }
+        for name in [NODE, LAN] {
+            ip(&["netns", "add", name])?;
+            ip(&["-n", name, "link", "set", "lo", "up"])?;
+        }
+        ip(&["-n", NODE, "link", "add", "uplink0", "type", "veth", "peer", "name", "eth0", "netns", LAN])?;
+        for (namespace, link) in [(NODE, "uplink0"), (LAN, "eth0")] {
+            // The user-space datapath passes on checksums that the kernel has left open, and TCP hangs.
+            inside(namespace, "ethtool").args(["-K", link, "tx", "off"]).output()?;
+            ip(&["-n", namespace, "link", "set", link, "up"])?;
+        }
+        ip(&["-n", LAN, "address", "add", LAN_ADDRESS, "dev", "eth0"])?;
+        start_ovs()?;
+        Ok(Self)
+    }
+
+    /// Copies the example, with the guest's image.
+    pub fn write_manifests(&self, guest: &Guest) -> Result<()> {
+        let source = workspace::root().join("deploy/examples").join(EXAMPLE);
+        let text = fs::read_to_string(&source).with_context(|| format!("failed to read {}", source.display()))?;
+        let text = text.replace(EXAMPLE_IMAGE, &format!("oci:{}", guest.layout.display()));
+        fs::write(manifests().join(EXAMPLE), text).context("failed to write the manifest")
+    }
+
+    /// Takes it down, and returns how many processes had to be ended by force.
+    pub fn down() -> Result<usize> {
+        stop_holdfastd()?;
+        let forced = end_sandboxes()?;
+        stop_ovs()?;
+        for name in [NODE, LAN] {
+            if Path::new("/run/netns").join(name).exists() {
+                ip(&["netns", "del", name])?;
+            }
+        }
+        remove_cgroups();
+        for folder in [RUN, STATE] {
+            match fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("failed to remove {folder}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(forced)
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    Program::new("ip").args(arguments).output().map(drop)
+}
+
+fn inside(namespace: &str, program: &str) -> Program {
+    Program::new("ip").args(["netns", "exec", namespace, program])
+}
+
+/// An Open vSwitch of its own, with its own folders, in the node's namespace.
+fn start_ovs() -> Result<()> {
+    let path = |name: &str| ovs().join(name).display().to_string();
+    Program::new("ovsdb-tool")
+        .args(["create", &path("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema"])
+        .output()?;
+    let daemon = |name: &str| {
+        inside(NODE, name)
+            .args(["--detach", "--no-chdir", &format!("--pidfile={}", path(&format!("{name}.pid")))])
+            .args([
+                format!("--log-file={}", path(&format!("{name}.log"))),
+                format!("--unixctl={}", path(&format!("{name}.ctl"))),
+            ])
+            .env("OVS_RUNDIR", ovs())
+            .deadline(DEADLINE)
+    };
+    daemon("ovsdb-server").args([path("conf.db"), format!("--remote=punix:{}", path("db.sock"))]).output()?;
+    let database = format!("unix:{}", path("db.sock"));
+    let vsctl = |arguments: &[&str]| {
+        Program::new("ovs-vsctl").args([&format!("--db={database}"), "--timeout=10"]).args(arguments).output()
+    };
+    vsctl(&["--no-wait", "init"])?;
+    daemon("ovs-vswitchd").args([&database]).output()?;
+    vsctl(&[
+        "add-br",
+        BRIDGE,
+        "--",
+        "set",
+        "bridge",
+        BRIDGE,
+        "datapath_type=netdev",
+        "--",
+        "add-port",
+        BRIDGE,
+        "uplink0",
+    ])?;
+    ip(&["-n", NODE, "link", "set", BRIDGE, "up"])
+}
+
+fn stop_ovs() -> Result<()> {
+    for name in ["ovs-vswitchd", "ovsdb-server"] {
+        end_by_pidfile(&ovs().join(format!("{name}.pid")), name)?;
+    }
+    Ok(())
+}
+
+fn stop_holdfastd() -> Result<()> {
+    end_by_pidfile(&Path::new(RUN).join("holdfastd.pid"), "holdfastd")
+}
+
+/// Where [`super::daemon`] notes the process.
+pub fn holdfastd_pidfile() -> PathBuf {
+    Path::new(RUN).join("holdfastd.pid")
+}
+
+/// Asks the process of a pid file to end, and ends it where it does not. A pid that now belongs to another program
+/// is left alone.
+fn end_by_pidfile(file: &Path, program: &str) -> Result<()> {
+    let Ok(text) = fs::read_to_string(file) else { return Ok(()) };
+    let pid: i32 = text.trim().parse().with_context(|| format!("failed to parse {}", file.display()))?;
+    let alive = || {
+        fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|exe| exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with(program)))
+    };
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        if !alive() {
+            break;
+        }
+        // It may end between the look and the call.
+        let _ = kill(Pid::from_raw(pid), signal);
+        let gone = process::wait_for(program, DEADLINE, || Ok((!alive()).then_some(())));
+        if signal == Signal::SIGKILL {
+            gone.with_context(|| format!("failed to end {program} ({pid})"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends what still lives in the sandboxes of the demo: processes with a mount of the demo's in their namespace,
+/// which is none of the machine's own.
+fn end_sandboxes() -> Result<usize> {
+    let own = fs::read_link("/proc/self/ns/mnt")?;
+    let left = || -> Vec<Pid> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let inside = |folder: &Path| {
+            fs::read_link(folder.join("ns/mnt")).is_ok_and(|namespace| namespace != own)
+                && fs::read_to_string(folder.join("mountinfo")).is_ok_and(|text| text.contains("/holdfast-demo"))
+        };
+        entries
+            .filter(|entry| inside(&entry.path()))
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
+            .collect()
+    };
+    let forced = left();
+    for pid in &forced {
+        // It may have ended since it was listed.
+        let _ = kill(*pid, Signal::SIGKILL);
+    }
+    process::wait_for("the processes of the sandboxes to end", DEADLINE, || Ok(left().is_empty().then_some(())))?;
+    Ok(forced.len())
+}
+
+/// Removes the control groups of the demo's VMs. Those that are gone, or in use by another holdfastd, stay as they are.
+fn remove_cgroups() {
+    for vm in fs::read_dir(state().join("vms")).into_iter().flatten().flatten() {
+        for hierarchy in ["", "memory", "pids"] {
+            let group = Path::new("/sys/fs/cgroup").join(hierarchy).join("holdfast").join(vm.file_name());
+            let _ = fs::remove_dir(group);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes the world down also where the test fails.
+    struct Down;
+
+    impl Drop for Down {
+        fn drop(&mut self) {
+            let _ = World::down();
+        }
+    }
+
+    #[test]
+    fn goes_up_carries_frames_and_leaves_nothing() {
+        let _only = lock().unwrap();
+        assert!(!World::exists(), "a demo was kept: `cargo xtask demo --down`");
+        let down = Down;
+        World::up().unwrap();
+        assert!(World::exists());
+        // The bridge's own port on the node's side, through OVS and the uplink, from the host on the network.
+        ip(&["-n", NODE, "address", "add", "192.0.2.9/24", "dev", BRIDGE]).unwrap();
+        process::wait_for("an answer through OVS", DEADLINE, || {
+            Ok(inside(LAN, "busybox").args(["ping", "-c", "1", "-W", "1", "192.0.2.9"]).succeeds().then_some(()))
+        })
+        .unwrap();
+        assert_eq!(World::down().unwrap(), 0);
+        assert!(!World::exists());
+        assert_eq!(World::down().unwrap(), 0, "again is no error");
+        drop(down);
+    }
+}
