@@ -1,3 +1,75 @@
-//! See ARCHITECTURE.md.
+//! virt-launcher. Checks that it is confined, splits off the reaper, and serves its VM.
 
-fn main() {}
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use anyhow::Context;
+use clap::Parser;
+use holdfast_launcher::paths::Paths;
+use holdfast_launcher::vm::{Identity, Message, Vm};
+use holdfast_launcher::{confinement, libvirt, reaper, server};
+use nix::sys::signal::{SigSet, Signal};
+
+/// Runs one virtual machine.
+#[derive(Debug, Parser)]
+#[command(name = "virt-launcher", version)]
+struct Options {
+    /// Name of the VirtualMachineInstance.
+    #[arg(long)]
+    name: String,
+    /// Its namespace.
+    #[arg(long)]
+    namespace: String,
+    /// Its UID.
+    #[arg(long)]
+    uid: String,
+    /// Seconds that the guest has to power off when this process is asked to end.
+    #[arg(long, default_value_t = 30)]
+    grace_period_seconds: u64,
+    /// Where to listen for the agent.
+    #[arg(long, default_value = "/var/run/kubevirt/sockets/launcher.sock")]
+    socket: PathBuf,
+    #[command(flatten)]
+    paths: Paths,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    confinement::check()?;
+    reaper::split().context("failed to split off the reaper")?;
+    // RUST_LOG, or what matters to an operator.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    let (outbox, inbox) = mpsc::channel();
+    forward_sigterm(outbox.clone())?;
+    libvirt::run_event_loop().context("failed to start libvirt's event loop")?;
+    let identity = Identity {
+        namespace: options.namespace,
+        name: options.name,
+        uid: options.uid,
+        grace_seconds: options.grace_period_seconds,
+    };
+    let uid = identity.uid.clone();
+    let vm = Vm::new(identity, options.paths, inbox, outbox.clone()).context("failed to start")?;
+    server::serve(&options.socket, &uid, outbox)?;
+    vm.run();
+    Ok(())
+}
+
+/// Turns SIGTERM and SIGINT into messages. Called before any other thread, which inherit the blocked signals.
+fn forward_sigterm(outbox: mpsc::Sender<Message>) -> anyhow::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().context("failed to block signals")?;
+    let wait = move || {
+        while signals.wait().is_ok() {
+            if outbox.send(Message::Terminate).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(())
+}

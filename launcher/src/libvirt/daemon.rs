@@ -1,0 +1,162 @@
+//! A libvirtd of the VM's own, in session mode, with its settings and all of its files under one private folder.
+//!
+//! It is started when nobody answers on its socket, and is not tied to the launcher's life: a launcher that starts
+//! again finds it there. Only its QEMU driver is loaded; the others cost memory and look for services that a
+//! sandbox does not have.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::paths::Paths;
+
+/// How long libvirtd may take until it listens.
+const DEADLINE: Duration = Duration::from_secs(30);
+const DRIVER: &str = "libvirt_driver_qemu.so";
+/// Where distributions keep libvirt's drivers.
+const DRIVER_FOLDERS: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver",
+    "/usr/lib/aarch64-linux-gnu/libvirt/connection-driver",
+    "/usr/lib64/libvirt/connection-driver",
+    "/usr/lib/libvirt/connection-driver",
+];
+
+/// No security driver, cgroups or mount namespaces: the sandbox around it does that, and it may not.
+const QEMU_CONF: &str = "\
+security_driver = \"none\"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = \"file\"
+seccomp_sandbox = 0
+max_core = 0
+";
+/// Few threads: one client, one domain.
+const LIBVIRTD_CONF: &str = "\
+min_workers = 1
+max_workers = 5
+prio_workers = 2
+admin_min_workers = 1
+admin_max_workers = 1
+log_outputs = \"3:stderr\"
+";
+
+/// Why libvirtd is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Its folders or settings could not be written.
+    #[error("failed to write `{path}`")]
+    Settings {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be started.
+    #[error("failed to start `libvirtd`")]
+    Start(#[source] io::Error),
+    /// It ended at once.
+    #[error("`libvirtd` ended at its start: {0}")]
+    Ended(std::process::ExitStatus),
+    /// It does not listen.
+    #[error("`libvirtd` does not listen on `{0}`")]
+    Deadline(PathBuf),
+}
+
+/// The daemon and where it lives.
+#[derive(Debug)]
+pub struct Daemon {
+    folder: PathBuf,
+    socket: PathBuf,
+    /// The process, where it is our child and not that of a launcher before us.
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Names the daemon; starts nothing.
+    #[must_use]
+    pub fn new(paths: &Paths) -> Self {
+        Self { folder: paths.libvirt.clone(), socket: paths.libvirt_socket(), child: None }
+    }
+
+    /// Whether a launcher before this one had a daemon here.
+    #[must_use]
+    pub fn was_here(paths: &Paths) -> bool {
+        paths.libvirt.join("config/libvirt/qemu").exists()
+    }
+
+    /// Makes sure that it runs and listens.
+    ///
+    /// # Errors
+    /// [`DaemonError`]; to be tried again.
+    pub fn ensure(&mut self) -> Result<(), DaemonError> {
+        if UnixStream::connect(&self.socket).is_ok() {
+            return Ok(());
+        }
+        self.end();
+        self.write_settings()?;
+        let mut child = self.command().spawn().map_err(DaemonError::Start)?;
+        let deadline = Instant::now() + DEADLINE;
+        let mut pause = Duration::from_millis(2);
+        while UnixStream::connect(&self.socket).is_err() {
+            if let Some(status) = child.try_wait().map_err(DaemonError::Start)? {
+                return Err(DaemonError::Ended(status));
+            }
+            if Instant::now() > deadline {
+                self.child = Some(child);
+                self.end();
+                return Err(DaemonError::Deadline(self.socket.clone()));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Ends a daemon of ours that no longer answers. Domains are not its children and run on.
+    fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let killed = child.kill().and_then(|()| child.wait());
+            tracing::warn!(?killed, "ended a libvirtd that does not listen");
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("libvirtd");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", &self.folder);
+        for (name, folder) in [("CONFIG", "config"), ("CACHE", "cache"), ("DATA", "data")] {
+            command.env(format!("XDG_{name}_HOME"), self.folder.join(folder));
+        }
+        command.env("XDG_RUNTIME_DIR", self.folder.join("run"));
+        command.env("LIBVIRT_DRIVER_DIR", self.folder.join("drivers"));
+        command
+    }
+
+    fn write_settings(&self) -> Result<(), DaemonError> {
+        let settings = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DaemonError::Settings { path, source }
+        };
+        let config = self.folder.join("config/libvirt");
+        let drivers = self.folder.join("drivers");
+        for folder in [&config, &drivers, &self.folder.join("run"), &self.folder.join("cache")] {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(settings(folder))?;
+        }
+        for (name, contents) in [("qemu.conf", QEMU_CONF), ("libvirtd.conf", LIBVIRTD_CONF)] {
+            let path = config.join(name);
+            std::fs::write(&path, contents).map_err(settings(&path))?;
+        }
+        let driver = DRIVER_FOLDERS.iter().map(|folder| Path::new(folder).join(DRIVER)).find(|path| path.exists());
+        let link = drivers.join(DRIVER);
+        match symlink(driver.unwrap_or_else(|| Path::new(DRIVER_FOLDERS[0]).join(DRIVER)), &link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(settings(&link)(error)),
+            _ => Ok(()),
+        }
+    }
+}

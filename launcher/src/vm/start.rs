@@ -1,0 +1,117 @@
+//! From a `Sync` to a running domain; every step finds what an earlier attempt has done.
+
+use std::os::fd::OwnedFd;
+
+use holdfast_agent_api::launcher::{FailureClass, Response, Sync};
+use holdfast_api::kubevirt::VirtualMachineInstance;
+
+use super::{Vm, chain, failed};
+use crate::domain::{self, Domain, DomainError, Input};
+use crate::libvirt::{Hypervisor, LibvirtError, Observed, ShutOff};
+use crate::{dhcp, disks};
+
+impl Vm {
+    /// Makes the domain what is described; a domain that is there is left as it is.
+    pub(super) fn sync(&mut self, sync: &Sync, sockets: Vec<OwnedFd>) -> Response {
+        if self.ended.is_some() {
+            return Response::Domain(self.status.clone());
+        }
+        let vmi: VirtualMachineInstance = match serde_json::from_value(sync.vmi.clone()) {
+            Ok(vmi) => vmi,
+            Err(error) => {
+                return failed(FailureClass::Invalid, "InvalidSpec", format!("failed to read the VMI: {error}"));
+            }
+        };
+        let uid = vmi.metadata.uid.as_deref().unwrap_or_default();
+        if uid != self.identity.uid {
+            let message = format!("this launcher runs the VMI with UID {}, not {uid}", self.identity.uid);
+            return failed(FailureClass::Conflict, "WrongVMI", message);
+        }
+        self.acpi = super::end::has_acpi(&vmi);
+        if self.stopping.is_none()
+            && let Err(response) = self.serve_dhcp(sync, &vmi, sockets).and_then(|()| self.run_domain(sync, &vmi))
+        {
+            return response;
+        }
+        self.refresh();
+        Response::Domain(self.status.clone())
+    }
+
+    /// Answers DHCP on the sockets of this `Sync` instead of those before.
+    fn serve_dhcp(&mut self, sync: &Sync, vmi: &VirtualMachineInstance, sockets: Vec<OwnedFd>) -> Result<(), Response> {
+        let with_lease = sync.nics.iter().filter(|nic| nic.dhcp_v4.is_some()).count();
+        if with_lease != sockets.len() {
+            let message = format!("{with_lease} NICs have a DHCP lease, but {} sockets came", sockets.len());
+            return Err(failed(FailureClass::Bug, "WrongSockets", message));
+        }
+        let interfaces = &vmi.spec.domain.devices.interfaces;
+        let leases = sync.nics.iter().filter_map(|nic| {
+            let options = interfaces.iter().find(|interface| interface.name == nic.name);
+            dhcp::Lease::of(nic, options.and_then(|interface| interface.dhcp_options.as_ref()))
+        });
+        self.dhcp = None;
+        let served = dhcp::Server::start(leases.zip(sockets).collect());
+        let failure = |error| failed(FailureClass::Retry, "DHCPFailed", chain(&error));
+        self.dhcp = Some(served.map_err(failure)?);
+        Ok(())
+    }
+
+    fn run_domain(&mut self, sync: &Sync, vmi: &VirtualMachineInstance) -> Result<(), Response> {
+        let not_ready = |message| failed(FailureClass::Retry, "LibvirtNotReady", message);
+        self.connect().map_err(not_ready)?;
+        let Some(hypervisor) = self.hypervisor.clone() else { return Ok(()) };
+        let libvirt = |error: LibvirtError| failed(FailureClass::Retry, "HypervisorFailed", chain(&error));
+        if let Some(guest) = hypervisor.guest().map_err(libvirt)? {
+            match guest.state().map_err(libvirt)? {
+                Observed::ShutOff(ShutOff::NeverRan | ShutOff::NotStarted) => guest.undefine().map_err(libvirt)?,
+                Observed::ShutOff(_) => return Ok(()),
+                _ => {
+                    self.learn_targets(sync, vmi);
+                    return Ok(());
+                }
+            }
+        }
+        let domain = self.describe(sync, vmi)?;
+        self.status.volume_targets = domain.volume_targets();
+        start(&hypervisor, &domain, vmi)
+    }
+
+    /// Names the targets of a domain that a launcher before us started.
+    fn learn_targets(&mut self, sync: &Sync, vmi: &VirtualMachineInstance) {
+        if self.status.volume_targets.is_empty()
+            && let Ok(domain) = self.describe(sync, vmi)
+        {
+            self.status.volume_targets = domain.volume_targets();
+        }
+    }
+
+    fn describe(&self, sync: &Sync, vmi: &VirtualMachineInstance) -> Result<Domain, Response> {
+        let images = disks::prepare(vmi, &self.paths).map_err(|error| {
+            let class = if error.is_invalid() { FailureClass::Invalid } else { FailureClass::Retry };
+            failed(class, error.reason(), chain(&error))
+        })?;
+        let sockets = self.paths.sockets(&self.identity.uid);
+        std::fs::create_dir_all(&sockets).map_err(|error| {
+            let message = format!("failed to make `{}`: {error}", sockets.display());
+            failed(FailureClass::Retry, "FileSystem", message)
+        })?;
+        let input = Input { vmi, nics: &sync.nics, images: &images, emulation: sync.emulation, sockets: &sockets };
+        domain::build(&input).map_err(|error| {
+            let (class, reason) = match &error {
+                DomainError::NotWired(_) => (FailureClass::Bug, "NotWired"),
+                DomainError::Xml(_) => (FailureClass::Bug, "DomainXML"),
+                DomainError::Refused(_) => (FailureClass::Invalid, "NotSupported"),
+                DomainError::NoImage(_) | DomainError::Quantity { .. } => (FailureClass::Invalid, "InvalidSpec"),
+            };
+            failed(class, reason, chain(&error))
+        })
+    }
+}
+
+fn start(hypervisor: &Hypervisor, domain: &Domain, vmi: &VirtualMachineInstance) -> Result<(), Response> {
+    let xml = domain.to_xml().map_err(|error| failed(FailureClass::Bug, "DomainXML", chain(&error)))?;
+    let refused = |error: LibvirtError| failed(FailureClass::Invalid, "DomainRefused", chain(&error));
+    let guest = hypervisor.define(&xml).map_err(refused)?;
+    let paused = vmi.spec.start_strategy.as_deref() == Some("Paused");
+    guest.start(paused).map_err(|error| failed(FailureClass::Retry, "StartFailed", chain(&error)))
+}
