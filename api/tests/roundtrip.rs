@@ -44,7 +44,7 @@ fn full(kind: &str, table: &str) -> Value {
 fn step<'a>(value: &'a mut Value, segment: &str) -> &'a mut Value {
     let name = segment.trim_end_matches(['[', ']', '{', '}']);
     let mut value = &mut value[name];
-    for inner in segment[name.len()..].as_bytes().chunks(2) {
+    for inner in segment.as_bytes()[name.len()..].chunks(2) {
         if inner == b"[]" {
             let list = value.as_array_mut().unwrap();
             if list.is_empty() {

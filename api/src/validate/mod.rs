@@ -1,6 +1,6 @@
 //! Which VMs and VMIs are refused, and in which words.
 //!
-//! Rules are small functions, each in a list by its topic; a rule adds a [`Cause`] for each thing
+//! Rules are small functions, each in a list by its topic; a rule adds a [`StatusCause`] for each thing
 //! that it finds wrong. The lists are run in order and all that is wrong is reported at once, as
 //! the webhooks of KubeVirt do, whose messages, field paths (odd ones included) and order clients
 //! see and match on. Objects are validated after defaulting.
