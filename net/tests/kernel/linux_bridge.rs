@@ -17,10 +17,7 @@ fn on_bridge() -> Backend {
 
 fn with_gateway() -> Backend {
     let addresses = vec!["10.7.0.1/24".parse().unwrap()];
-    Backend::LinuxBridge {
-        bridge: ifname("hf-pod0"),
-        gateway: Some(BridgeGateway { addresses, masquerade: true }),
-    }
+    Backend::LinuxBridge { bridge: ifname("hf-pod0"), gateway: Some(BridgeGateway { addresses, masquerade: true }) }
 }
 
 fn world_with_bridge() -> World {

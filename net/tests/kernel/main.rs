@@ -1,5 +1,6 @@
 //! The wiring against the real kernel and the real switch, in namespaces of each test's own. Needs root; what the
 //! machine promises (veth, bridge, tap, nftables, Open vSwitch with its userspace datapath) fails where it is missing.
+#![allow(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 mod bindings;
 mod linux_bridge;

@@ -45,10 +45,7 @@ impl Netns {
     }
 
     /// Does something on a thread inside, and does not wait.
-    pub fn start<R: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> R + Send + 'static,
-    ) -> std::thread::JoinHandle<R> {
+    pub fn start<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> std::thread::JoinHandle<R> {
         let handle = File::open(&self.path).unwrap();
         std::thread::spawn(move || {
             setns(handle, CloneFlags::CLONE_NEWNET).unwrap();
