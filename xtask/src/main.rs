@@ -10,6 +10,7 @@ mod guest;
 mod leaks;
 mod process;
 mod setup;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ struct Arguments {
 enum Chore {
     /// Boot a VM from deploy/examples on an underlay of its own, and prove that it keeps its address
     Demo(demo::Arguments),
+    /// Run everything that can be tested on this machine
+    Test(test::Arguments),
     /// Install the Debian packages, the users and the groups that building, the tests and the demo need
     Setup(setup::Arguments),
     /// Build the test guest: a small bootable disk, made of Debian packages
@@ -43,6 +46,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Test(arguments) => test::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Guest(arguments) => guest::run(&arguments),
         Chore::Crds(arguments) => crds::run(&arguments),

@@ -36,6 +36,11 @@ pub fn cni_folder() -> PathBuf {
     target().join("cni")
 }
 
+/// Builds all tests.
+pub fn build_tests() -> Result<()> {
+    build(&["test", "--workspace", "--no-run"])
+}
+
 /// Builds all programs of the workspace, and the CNI plugin as what it is shipped as: one static file.
 pub fn build_programs() -> Result<()> {
     let build =
@@ -61,4 +66,8 @@ pub fn build_programs() -> Result<()> {
     let beside = place.join(".holdfast");
     std::fs::copy(&built, &beside).with_context(|| format!("failed to copy {}", built.display()))?;
     std::fs::rename(&beside, place.join("holdfast")).context("failed to put the CNI plugin in place")
+}
+
+fn build(arguments: &[&str]) -> Result<()> {
+    Program::new(cargo()).args(arguments).folder(root()).deadline(BUILD_DEADLINE).show()
 }

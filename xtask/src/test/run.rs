@@ -1,0 +1,120 @@
+//! One run of cargo's tests: its output passes through, and the lines that sum it up are kept.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::suites::Suite;
+use crate::{process, workspace};
+
+/// Longest run of one suite.
+const DEADLINE: Duration = Duration::from_secs(900);
+
+/// What came of a suite.
+pub struct Run {
+    /// How long it took.
+    pub seconds: f64,
+    /// cargo's own lines: `test result: ...`, one for each program of tests.
+    pub summary: Vec<String>,
+    /// Lines in which tests say what they left out.
+    pub skipped: Vec<String>,
+    /// Whether all succeeded; the reason where not.
+    pub outcome: Result<()>,
+}
+
+impl Run {
+    /// The sum of a count in cargo's lines: `passed`, `failed`, `ignored`.
+    pub fn count(&self, word: &str) -> u64 {
+        self.summary.iter().filter_map(|line| count(line, word)).sum()
+    }
+}
+
+/// Runs a suite. The tests were built before.
+pub fn suite(suite: &Suite) -> Run {
+    let start = Instant::now();
+    let mut lines = Vec::new();
+    let outcome = run(suite, &mut lines);
+    let keep = |wanted: &dyn Fn(&str) -> bool| lines.iter().filter(|line| wanted(line)).cloned().collect();
+    Run {
+        seconds: start.elapsed().as_secs_f64(),
+        summary: keep(&|line| line.starts_with("test result: ")),
+        skipped: keep(&|line| line.starts_with("skipped: ")),
+        outcome,
+    }
+}
+
+fn run(suite: &Suite, lines: &mut Vec<String>) -> Result<()> {
+    // What a test that succeeds prints is shown too: there it says what it skipped.
+    let mut child = Command::new(workspace::cargo())
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(&suite.selection)
+        .args(["--", "--show-output"])
+        .current_dir(workspace::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        // Apart, so that tests and all that they started can be ended together.
+        .process_group(0)
+        .spawn()
+        .context("failed to start cargo")?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    let reader = pass_through(output);
+    let status = process::wait_for(&format!("suite `{}`", suite.name), DEADLINE, || Ok(child.try_wait()?));
+    if status.is_err() {
+        end_group(&mut child);
+    }
+    lines.extend(reader.join().unwrap_or_default());
+    let status = status?;
+    if !status.success() {
+        bail!("cargo test failed: {status}");
+    }
+    Ok(())
+}
+
+/// Prints what comes, and returns its lines at the end.
+fn pass_through(output: impl Read + Send + 'static) -> JoinHandle<Vec<String>> {
+    std::thread::spawn(move || {
+        let mut lines = Vec::new();
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            // A closed terminal is no reason to stop the tests.
+            let _ = writeln!(std::io::stdout(), "{line}");
+            lines.push(line);
+        }
+        lines
+    })
+}
+
+fn end_group(child: &mut Child) {
+    if let Ok(group) = i32::try_from(child.id()) {
+        // Gone already is what is wanted.
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    process::end(child);
+}
+
+/// `test result: ok. 3 passed; 0 failed; ...`: the number before the word.
+fn count(line: &str, word: &str) -> Option<u64> {
+    let words: Vec<&str> = line.split([' ', ';']).filter(|word| !word.is_empty()).collect();
+    let position = words.iter().position(|other| *other == word)?;
+    words.get(position.checked_sub(1)?)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_cargo_says() {
+        let line = "test result: FAILED. 30 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.08s";
+        assert_eq!(count(line, "passed"), Some(30));
+        assert_eq!(count(line, "failed"), Some(2));
+        assert_eq!(count(line, "ignored"), Some(1));
+        assert_eq!(count("nothing", "passed"), None);
+    }
+}
