@@ -258,15 +258,13 @@ fn result(
     }
 }
 
-/// The result of the plugins before, with ours behind it.
+/// The result of the plugins before, with our interface and routes behind it.
+///
+/// Not our addresses: the reference plugins look for each of a list's `ips` on their own interface when it comes
+/// to CHECK, whatever `ips[].interface` says.
 fn chained(prev: Option<CniResult>, own: CniResult) -> CniResult {
     let Some(mut all) = prev else { return own };
-    let offset = all.interfaces.len();
     all.interfaces.extend(own.interfaces);
-    all.ips.extend(own.ips.into_iter().map(|ip| Ip { interface: ip.interface.map(|index| index + offset), ..ip }));
     all.routes.extend(own.routes);
-    if all.dns == Dns::default() {
-        all.dns = own.dns;
-    }
     all
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use holdfast_agent_api::launcher::FailureClass;
 use holdfast_api::lease::{
@@ -51,10 +52,12 @@ pub struct Allocation {
 /// # Errors
 /// [`AllocateError`]; nothing that this call has created is left then.
 pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocation, AllocateError> {
-    let mut call = Call { store, request, created: Vec::new() };
-    let result = call.run().await;
+    let call = Call { store, request, created: Mutex::default() };
+    // Both to their end, whatever becomes of the other: each waits for the disk, and what is created must be known.
+    let (addresses, mac) = futures::join!(call.addresses(), call.mac());
+    let result = addresses.and_then(|addresses| Ok(Allocation { mac: mac?, addresses }));
     if result.is_err() {
-        for lease in call.created {
+        for lease in call.created.into_inner().unwrap_or_else(PoisonError::into_inner) {
             // Nobody has used it: no quarantine. One that cannot be deleted stays the claim's own.
             let name = lease.name().to_owned();
             if let Err(error) = store.delete(lease).await {
@@ -162,11 +165,11 @@ async fn write_status(
 struct Call<'a> {
     store: &'a dyn LeaseStore,
     request: &'a Request<'a>,
-    created: Vec<Lease>,
+    created: Mutex<Vec<Lease>>,
 }
 
 impl Call<'_> {
-    async fn run(&mut self) -> Result<Allocation, AllocateError> {
+    async fn addresses(&self) -> Result<Vec<IpNetwork>, AllocateError> {
         let Request { network, ips, .. } = *self.request;
         let mut addresses = Vec::new();
         for ip in ips {
@@ -188,10 +191,10 @@ impl Call<'_> {
                 addresses.push(self.pick(&subnets).await?);
             }
         }
-        Ok(Allocation { mac: self.mac().await?, addresses })
+        Ok(addresses)
     }
 
-    async fn pick(&mut self, subnets: &[&Subnet]) -> Result<IpNetwork, AllocateError> {
+    async fn pick(&self, subnets: &[&Subnet]) -> Result<IpNetwork, AllocateError> {
         let Request { network, claim, .. } = *self.request;
         for lease in self.store.held(LeaseKind::Ip, &network.segment, claim).await? {
             let Lease::Ip(IPLease { spec, .. }) = &lease else { continue };
@@ -216,7 +219,7 @@ impl Call<'_> {
         })
     }
 
-    async fn mac(&mut self) -> Result<MacAddr, AllocateError> {
+    async fn mac(&self) -> Result<MacAddr, AllocateError> {
         let Request { network, claim, .. } = *self.request;
         if let Some(mac) = self.request.mac {
             self.take(self.mac_lease(&mac.to_string())?).await?;
@@ -238,10 +241,10 @@ impl Call<'_> {
     }
 
     /// Makes `lease` the claim's, if it is nobody else's.
-    async fn take(&mut self, lease: Lease) -> Result<(), AllocateError> {
+    async fn take(&self, lease: Lease) -> Result<(), AllocateError> {
         match self.store.create(lease).await {
             Ok(lease) => {
-                self.created.push(lease);
+                self.created.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
                 Ok(())
             }
             Err(LeaseError::Exists(present)) if present.claim().id() == self.request.claim.id() => {
