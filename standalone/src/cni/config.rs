@@ -1,5 +1,8 @@
 //! CNI configurations: one plugin or a list of them, as NetworkAttachmentDefinitions hold them.
 
+use std::path::Path;
+
+use holdfast_agent::network::PLUGIN_TYPE;
 use serde_json::{Map, Value, json};
 
 /// The version that a configuration without `cniVersion` is taken for; every plugin in use speaks it.
@@ -102,9 +105,20 @@ impl NetworkList {
         Value::Object(input)
     }
 
+    /// The list with our agent's socket in each plugin of ours that names none.
+    #[must_use]
+    pub fn with_agent_socket(mut self, socket: &Path) -> Self {
+        for plugin in self.plugins.iter_mut().filter(|plugin| plugin["type"] == PLUGIN_TYPE) {
+            if plugin["agentSocket"].is_null() {
+                plugin["agentSocket"] = json!(socket);
+            }
+        }
+        self
+    }
+
     /// The plugin of the list that is ours, if one is.
     pub fn ours(&self) -> Option<Value> {
-        let plugin = self.plugins.iter().find(|plugin| plugin["type"] == holdfast_agent::network::PLUGIN_TYPE)?;
+        let plugin = self.plugins.iter().find(|plugin| plugin["type"] == PLUGIN_TYPE)?;
         Some(self.input(plugin, &Value::Null, None))
     }
 }

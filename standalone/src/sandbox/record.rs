@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::ProcessId;
 use crate::store::write_atomically;
+use crate::vm::Nic;
 
 const FILE: &str = "sandbox.json";
 
@@ -47,6 +48,12 @@ pub struct Record {
     /// The networks that were joined or begun, in order.
     #[serde(default)]
     pub attached: Vec<Attached>,
+    /// Its NICs.
+    #[serde(default)]
+    pub nics: Vec<Nic>,
+    /// Digests of the images that it uses.
+    #[serde(default)]
+    pub images: Vec<String>,
     /// The launcher, once it is there.
     #[serde(default)]
     pub launcher: Option<ProcessId>,
@@ -82,6 +89,8 @@ impl Record {
             pod_name: format!("virt-launcher-{name}-{}", suffix()),
             pod_uid: pod_uid.to_string(),
             attached: Vec::new(),
+            nics: Vec::new(),
+            images: Vec::new(),
             launcher: None,
         }
     }

@@ -105,7 +105,8 @@ impl Store {
         self.lock().revision
     }
 
-    /// Creates an object; `uid`, `creationTimestamp`, `generation` and `resourceVersion` are the store's.
+    /// Creates an object; `creationTimestamp`, `generation` and `resourceVersion` are the store's, and `uid` where
+    /// it has none yet.
     pub fn create<T: Stored>(&self, object: &T) -> Result<T, StoreError> {
         let encode = |error| StoreError::Encode(Key::new(T::KIND, "", "?"), error);
         let mut value = serde_json::to_value(object).map_err(encode)?;
@@ -120,7 +121,9 @@ impl Store {
         if state.objects.contains_key(&key) {
             return Err(StoreError::Exists(key));
         }
-        meta["uid"] = json!(Uuid::new_v4());
+        if meta["uid"].is_null() {
+            meta["uid"] = json!(Uuid::new_v4());
+        }
         meta["creationTimestamp"] = now();
         meta["generation"] = json!(1);
         value["apiVersion"] = json!(T::KIND.api_version());

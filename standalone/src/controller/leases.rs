@@ -1,0 +1,39 @@
+//! Giving back the addresses of VMs and VMIs that are gone.
+
+use std::collections::BTreeMap;
+
+use holdfast_agent::leases::{LeaseKind, is_quarantined, release};
+
+use crate::host::{Host, chain};
+use crate::store::Kind;
+
+/// Puts every lease into quarantine whose VM or VMI is not there any more; the agent deletes it after that. Derived
+/// from what is stored, so a crash before or in the middle changes nothing.
+pub async fn release_unowned(host: &Host) {
+    let mut unowned = BTreeMap::new();
+    for kind in [LeaseKind::Ip, LeaseKind::Mac] {
+        let leases = match host.leases.list(kind).await {
+            Ok(leases) => leases,
+            Err(error) => return tracing::warn!("{}", chain(&error)),
+        };
+        for lease in leases.iter().filter(|lease| !is_quarantined(lease)) {
+            let claim = lease.claim();
+            let owner = match claim.kind.as_str() {
+                "VirtualMachine" => Kind::VirtualMachine,
+                "VirtualMachineInstance" => Kind::VirtualMachineInstance,
+                // Pods are the CNI server's.
+                _ => continue,
+            };
+            let objects = host.store.list(owner, None);
+            if !objects.iter().any(|object| object["metadata"]["uid"] == claim.uid.as_str()) {
+                let segment = lease.segment().to_owned();
+                unowned.insert((segment.clone(), claim.id()), (segment, claim.clone()));
+            }
+        }
+    }
+    for (segment, claim) in unowned.into_values() {
+        if let Err(error) = release(&*host.leases, &segment, &claim).await {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+}

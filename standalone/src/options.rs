@@ -1,0 +1,101 @@
+//! The command line of holdfastd.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use holdfast_agent::{AgentOptions, HttpAddress};
+use ipnetwork::Ipv4Network;
+
+/// Keeps the virtual machines of a folder of KubeVirt manifests running on this host.
+///
+/// VirtualMachines, VirtualMachineInstances, NetworkAttachmentDefinitions, UnderlayNetworks, ConfigMaps and Secrets
+/// are read from the folder, and read again whenever it changes: a new document makes an object, a changed one
+/// changes it, a removed one deletes it. `virtctl --standalone get vm` shows what came of them.
+///
+/// VMs go on running when holdfastd ends, and are taken over when it starts again.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "holdfastd", version)]
+pub struct Options {
+    /// Folder of manifests (.yaml, .yml, .json)
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// Folder of everything that is kept: objects, leases, images, VMs' disks
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/holdfast")]
+    pub state: PathBuf,
+    /// Folder of sockets and network namespaces; empty after a reboot
+    #[arg(long, value_name = "DIR", default_value = "/run/holdfast")]
+    pub run: PathBuf,
+    /// Socket of Open vSwitch's database, for networks with the backend `ovs`
+    #[arg(long, value_name = "SOCKET", default_value = "/run/openvswitch/db.sock")]
+    pub ovsdb: PathBuf,
+    /// Folder of CNI plugins; may be given more than once. The folder of holdfastd comes first
+    #[arg(long, value_name = "DIR", default_values = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"])]
+    pub cni_bin_path: Vec<PathBuf>,
+    /// Addresses of the pod network (`pod: {}`); its first address is the host's
+    #[arg(long, value_name = "CIDR", default_value = "10.88.0.0/16")]
+    pub pod_cidr: Ipv4Network,
+    /// CNI configuration (or list) to use for the pod network instead of the built-in one
+    #[arg(long, value_name = "FILE", conflicts_with = "pod_cidr")]
+    pub pod_network: Option<PathBuf>,
+    /// Whether guests' CPUs are emulated: where KVM cannot run a guest, always, or never
+    #[arg(long, value_enum, default_value_t = Emulation::Auto)]
+    pub emulation: Emulation,
+    /// Program of the launcher; that beside holdfastd where not given
+    #[arg(long, value_name = "FILE")]
+    pub launcher: Option<PathBuf>,
+    /// Where to answer /healthz, /metrics and /debug/attachments besides: an address such as 127.0.0.1:9200, or a path
+    #[arg(long, value_name = "ADDRESS", value_parser = http_address)]
+    pub http: Option<HttpAddress>,
+    /// Name of this host as a node; its host name where not given
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// A label of this host as a node, for `nodes` of an UnderlayNetwork
+    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = label)]
+    pub node_labels: Vec<(String, String)>,
+    /// Seconds that the address of a VM that was deleted stays locked
+    #[arg(long, value_name = "SECONDS", default_value_t = AgentOptions::QUARANTINE.as_secs())]
+    pub quarantine: u64,
+    /// Log as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// When guests' CPUs are emulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emulation {
+    /// Where a probe says that KVM cannot run a guest.
+    Auto,
+    /// Even where KVM could.
+    Always,
+    /// Never: holdfastd does not start where KVM cannot run a guest.
+    Never,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it must be of the form KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn http_address(text: &str) -> Result<HttpAddress, String> {
+    if text.starts_with('/') {
+        return Ok(HttpAddress::Unix(text.into()));
+    }
+    let address: SocketAddr = text.parse().map_err(|_| "it must be ADDRESS:PORT, or a path that begins with `/`")?;
+    Ok(HttpAddress::Tcp(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Options::command().debug_assert();
+        let parsed = Options::try_parse_from(["holdfastd", "--manifests", "/m", "--http", "127.0.0.1:1"]).unwrap();
+        assert_eq!(parsed.cni_bin_path.len(), 3);
+        assert!(Options::try_parse_from(["holdfastd", "--manifests", "/m", "--node-label", "x"]).is_err());
+    }
+}

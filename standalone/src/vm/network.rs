@@ -1,0 +1,55 @@
+//! A sandbox's networks: its namespace, and each network joined by CNI.
+
+use std::path::Path;
+
+use super::SetupError;
+use super::nics::Planned;
+use crate::cni::CniError;
+use crate::host::Host;
+use crate::sandbox::{Attached, Record, make_netns};
+
+/// Makes the namespace and joins every network, the pod's own first, as a pod's are. Each is recorded before it is
+/// begun.
+pub async fn join(
+    host: &Host,
+    record: &mut Record,
+    folder: &Path,
+    netns: &Path,
+    planned: &[Planned],
+) -> Result<(), SetupError> {
+    make_netns(netns).map_err(|error| SetupError::of("FailedCreatePodSandBox", &error))?;
+    let mut ordered: Vec<&Planned> = planned.iter().collect();
+    ordered.sort_by_key(|planned| planned.nic.ifname.as_str() != "eth0");
+    for planned in ordered {
+        let attached = Attached {
+            network: planned.nic.network.clone(),
+            ifname: planned.nic.ifname.to_string(),
+            config: planned.list.to_value(),
+            capabilities: planned.capabilities.clone(),
+            result: None,
+        };
+        record.attached.push(attached.clone());
+        write(record, folder)?;
+        let result = host.cni.add(record, &attached, netns).await.map_err(|error| failed(planned, &error))?;
+        if let Some(last) = record.attached.last_mut() {
+            last.result = Some(result);
+        }
+        write(record, folder)?;
+    }
+    Ok(())
+}
+
+/// Writes a record.
+pub fn write(record: &Record, folder: &Path) -> Result<(), SetupError> {
+    record.write(folder).map_err(|error| SetupError::of("FailedCreatePodSandBox", &error))
+}
+
+fn failed(planned: &Planned, error: &CniError) -> SetupError {
+    let message = format!(
+        "failed to join network `{}` ({}): {}",
+        planned.nic.network,
+        planned.list.name,
+        crate::host::chain(error)
+    );
+    SetupError::new("FailedAttachNetwork", message)
+}
