@@ -7,6 +7,8 @@
 mod answer;
 mod frame;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 

@@ -98,9 +98,10 @@ pub(super) fn inputs(devices: &Devices, slots: &mut pci::Slots) -> Result<Vec<In
         Ok(Input {
             kind: input.r#type.clone(),
             bus: bus.to_owned(),
-            model: on_virtio.then(|| virtio_model(devices)),
+            // libvirt knows no transitional input devices.
+            model: on_virtio.then_some("virtio"),
             alias: Alias::of(&input.name),
-            address: on_virtio.then(|| slots.virtio(devices).into()),
+            address: on_virtio.then(|| slots.port().into()),
         })
     };
     devices.inputs.iter().map(one).collect()
