@@ -6,6 +6,7 @@
 mod crds;
 mod demo;
 mod deps;
+mod dist;
 mod guest;
 mod leaks;
 mod process;
@@ -31,6 +32,8 @@ enum Chore {
     Demo(demo::Arguments),
     /// Run everything that can be tested on this machine
     Test(test::Arguments),
+    /// Build the programs that a host needs into target/dist
+    Dist(dist::Arguments),
     /// Install the Debian packages, the users and the groups that building, the tests and the demo need
     Setup(setup::Arguments),
     /// Build the test guest: a small bootable disk, made of Debian packages
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
+        Chore::Dist(arguments) => dist::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Guest(arguments) => guest::run(&arguments),
         Chore::Crds(arguments) => crds::run(&arguments),

@@ -26,30 +26,46 @@ pub fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
-/// A program that [`build_programs`] built.
-pub fn program(name: &str) -> PathBuf {
-    target().join("debug").join(name)
+/// How programs are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Quick to build.
+    Dev,
+    /// Quick to run, and small.
+    Release,
 }
 
-/// The folder with the CNI plugin that [`build_programs`] built.
-pub fn cni_folder() -> PathBuf {
-    target().join("cni")
+impl Profile {
+    /// Its name for cargo, and that of cargo's folder.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Dev => ("dev", "debug"),
+            Self::Release => ("release", "release"),
+        }
+    }
+
+    /// The folder with all programs that [`build_programs`] built: what is installed on a host.
+    pub fn folder(self) -> PathBuf {
+        target().join("dist").join(self.names().1)
+    }
 }
 
-/// Builds all tests.
-pub fn build_tests() -> Result<()> {
-    build(&["test", "--workspace", "--no-run"])
-}
+/// The programs of a host, besides the CNI plugin.
+const PROGRAMS: &[&str] = &["holdfastd", "virt-launcher", "virtctl"];
 
-/// Builds all programs of the workspace, and the CNI plugin as what it is shipped as: one static file.
-pub fn build_programs() -> Result<()> {
-    let build =
-        |arguments: &[&str]| Program::new(cargo()).args(arguments).folder(root()).deadline(BUILD_DEADLINE).show();
+/// Builds all programs, and the CNI plugin as what it is shipped as: one static file.
+pub fn build_programs(profile: Profile) -> Result<()> {
+    let (name, folder) = profile.names();
+    // All at once and as parts of the workspace: cargo then builds their dependencies as it does for the tests.
     // xtask runs right now: it is left out.
-    build(&["build", "--workspace", "--exclude", "xtask", "--bins"])?;
+    build(&["build", "--workspace", "--exclude", "xtask", "--bins", "--profile", name])?;
+    for program in PROGRAMS {
+        place(&target().join(folder).join(program), &profile.folder())?;
+    }
+    // By itself, for in the workspace it would get the features that others ask of their common dependencies. With
+    // release's settings always: this is the one program whose size and start count.
     build(&[
         "rustc",
-        "--quiet",
         "--package",
         "holdfast-cni",
         "--bin",
@@ -60,12 +76,21 @@ pub fn build_programs() -> Result<()> {
         "-C",
         "target-feature=+crt-static",
     ])?;
-    let (built, place) = (target().join("release/holdfast"), cni_folder());
-    std::fs::create_dir_all(&place).with_context(|| format!("failed to make {}", place.display()))?;
-    // Beside and renamed: a plugin that is running cannot be written to.
-    let beside = place.join(".holdfast");
-    std::fs::copy(&built, &beside).with_context(|| format!("failed to copy {}", built.display()))?;
-    std::fs::rename(&beside, place.join("holdfast")).context("failed to put the CNI plugin in place")
+    place(&target().join("release/holdfast"), &profile.folder())
+}
+
+/// Builds all tests.
+pub fn build_tests() -> Result<()> {
+    build(&["test", "--workspace", "--no-run"])
+}
+
+/// Copies a program into a folder: beside and renamed, for a program that is running cannot be written to.
+fn place(program: &Path, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    let name = program.file_name().unwrap_or_default();
+    let beside = folder.join(".new");
+    std::fs::copy(program, &beside).with_context(|| format!("failed to copy {}", program.display()))?;
+    std::fs::rename(&beside, folder.join(name)).with_context(|| format!("failed to place {}", program.display()))
 }
 
 fn build(arguments: &[&str]) -> Result<()> {

@@ -11,7 +11,6 @@ use super::report::Nic;
 use super::steps::Step;
 use super::{VM_DEADLINE, world};
 use crate::process::{self, Program};
-use crate::workspace;
 
 /// A VMI that runs.
 #[derive(Clone, Debug)]
@@ -23,7 +22,7 @@ pub struct Vmi {
 
 /// Runs `virtctl --standalone` with these arguments, and returns what it prints.
 pub fn virtctl(arguments: &[&str]) -> Result<String> {
-    Program::new(workspace::program("virtctl"))
+    Program::new(super::PROFILE.folder().join("virtctl"))
         .arg("--standalone")
         .arg("--run")
         .arg(world::run())

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::control;
 use super::world::{self, World};
-use crate::{process, workspace};
+use crate::process;
 
 /// holdfastd, running. It goes on when this is dropped: `--keep` wants that, and `World::down` ends it.
 pub struct Daemon {
@@ -24,7 +24,7 @@ impl Daemon {
         // `ip netns exec` makes the mount namespace, and becomes the program.
         let child = Command::new("ip")
             .args(["netns", "exec", world::NODE])
-            .arg(workspace::program("holdfastd"))
+            .arg(super::PROFILE.folder().join("holdfastd"))
             .arg("--manifests")
             .arg(world::manifests())
             .arg("--state")
@@ -33,8 +33,6 @@ impl Daemon {
             .arg(world::run())
             .arg("--ovsdb")
             .arg(world::ovsdb())
-            .arg("--cni-path")
-            .arg(workspace::cni_folder())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -18,7 +18,8 @@ use clap::Args;
 
 use crate::leaks::{self, Snapshot};
 use crate::process::{self, Program};
-use crate::{guest, setup, workspace};
+use crate::workspace::{self, Profile};
+use crate::{guest, setup};
 use daemon::Daemon;
 use report::Report;
 use steps::Steps;
@@ -79,7 +80,9 @@ fn prepare(steps: &mut Steps) -> Result<guest::Guest> {
     steps.run("install packages", |step| {
         setup::ensure(&mut |line| step.tell(line)).map(|count| format!("{count} new"))
     })?;
-    steps.run("build holdfastd and its kin", |step| step.aside(workspace::build_programs).map(|()| String::new()))?;
+    steps.run("build holdfastd and its kin", |step| {
+        step.aside(|| workspace::build_programs(PROFILE)).map(|()| String::new())
+    })?;
     let guest = steps.run("build the test guest", |_| Ok((guest::ensure(false)?, String::new())))?;
     if World::exists() {
         take_down(steps)?;
@@ -144,6 +147,9 @@ fn take_down(steps: &mut Steps) -> Result<()> {
     });
     deleted.and(removed)
 }
+
+/// The demo starts soon rather than runs fast: its daemons have little to do.
+const PROFILE: Profile = Profile::Dev;
 
 /// How long a VM may take to be up: minutes, for machines without KVM that do something else beside.
 const VM_DEADLINE: Duration = Duration::from_secs(120);

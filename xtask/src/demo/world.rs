@@ -74,7 +74,7 @@ fn ovs() -> PathBuf {
 
 /// How to call virtctl by hand.
 pub fn virtctl_line() -> String {
-    format!("{} --standalone --run {}", workspace::program("virtctl").display(), run().display())
+    format!("{} --standalone --run {}", super::PROFILE.folder().join("virtctl").display(), run().display())
 }
 
 /// Keeps a second demo out for as long as it lives.

@@ -9,7 +9,8 @@ use clap::Args;
 use comfy_table::{Table, presets};
 
 use crate::leaks::{self, Snapshot};
-use crate::{guest, process, setup, workspace};
+use crate::workspace::{self, Profile};
+use crate::{guest, process, setup};
 use run::Run;
 use suites::Suite;
 
@@ -34,7 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     setup::require_root("tests make network namespaces, which")?;
     setup::ensure(&mut |line| println!("setup: {line}"))?;
-    workspace::build_programs()?;
+    workspace::build_programs(Profile::Dev)?;
     workspace::build_tests()?;
     let guest = guest::ensure(false)?;
     println!("guest: {}", guest.disk.display());
