@@ -186,7 +186,8 @@ fn strict<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, NetworkErr
     let mut track = serde_path_to_error::Track::new();
     let decoder = serde_path_to_error::Deserializer::new(value, &mut track);
     let result = serde_ignored::deserialize(decoder, |ignored| {
-        unknown.get_or_insert(ignored.to_string());
+        // An Option on the way is `?` in its path.
+        unknown.get_or_insert(ignored.to_string().replace(".?", "").trim_start_matches("?.").to_owned());
     });
     let join = |rest: &str| match (path, rest) {
         ("", rest) => rest.to_owned(),

@@ -236,3 +236,6 @@ impl NetworkError {
         Self::Unsupported { key: key.to_owned(), why: why.to_owned() }
     }
 }
+
+#[cfg(test)]
+mod tests;

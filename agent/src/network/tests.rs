@@ -1,0 +1,133 @@
+use std::collections::BTreeMap;
+
+use holdfast_api::underlay::{NodeOverride, UnderlayNetwork, UnderlayNetworkSpec};
+use holdfast_net::model::{Backend, Vlan};
+use serde_json::{Value, json};
+
+use super::{NetConf, NetworkError, resolve};
+
+fn inline(extra: Value) -> Result<super::NetworkConfig, NetworkError> {
+    let mut config =
+        json!({"cniVersion": "1.1.0", "name": "lab", "type": "holdfast", "backend": "ovs", "bridge": "br0"});
+    for (key, value) in extra.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    resolve(&config, None, &BTreeMap::new())
+}
+
+#[test]
+fn an_inline_configuration_has_the_keys_of_a_spec() {
+    let network = inline(json!({
+        "vlan": {"access": 7}, "mtu": 1400, "segment": "rack-1", "datapath": "netdev", "dns": {}, "ipam": {},
+        "subnets": [{"cidr": "192.0.2.0/24", "gateway": "192.0.2.1", "dns": {"servers": ["192.0.2.53"], "search": ["lab"]},
+                     "routes": [{"dst": "198.51.100.0/24"}]}],
+    }))
+    .unwrap();
+    assert_eq!(network.backend, Backend::Ovs { bridge: "br0".into(), vlan: Vlan::Access(7) });
+    assert_eq!((network.segment.as_str(), network.mtu), ("rack-1", Some(1400)));
+    let delivery = network.delivery(&["192.0.2.9/24".parse().unwrap()]);
+    assert!(delivery.dhcp_v4);
+    assert_eq!(delivery.gateways, ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(delivery.routes[0].gateway, Some("192.0.2.1".parse().unwrap()));
+    assert_eq!(delivery.search, ["lab"]);
+    assert_eq!(inline(json!({})).unwrap().segment, "lab");
+}
+
+#[test]
+fn an_underlay_network_is_looked_up_and_follows_the_node() {
+    let spec = UnderlayNetworkSpec {
+        bridge: Some("br-a".into()),
+        uplink: Some("eth9".into()),
+        nodes: vec![NodeOverride {
+            node_selector: [("rack".to_owned(), "2".to_owned())].into(),
+            bridge: Some("br-b".into()),
+            uplink: None,
+        }],
+        ..UnderlayNetworkSpec::default()
+    };
+    let underlay = UnderlayNetwork::new("lan", spec);
+    let config =
+        json!({"cniVersion": "1.1.0", "name": "nad", "type": "holdfast", "network": "lan", "agentSocket": "/x"});
+    let bridge = |labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let network = resolve(&config, Some(&underlay), &labels).unwrap();
+        assert_eq!((network.segment.as_str(), network.uplink.as_deref()), ("lan", Some("eth9")));
+        match network.backend {
+            Backend::Ovs { bridge, .. } => bridge,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(bridge(&[]), "br-a");
+    assert_eq!(bridge(&[("rack", "2"), ("zone", "a")]), "br-b");
+    assert_eq!(resolve(&config, None, &BTreeMap::new()), Err(NetworkError::Missing("lan".into())));
+    let mut both = config;
+    both["mtu"] = json!(1400);
+    let error = resolve(&both, Some(&underlay), &BTreeMap::new()).unwrap_err();
+    assert!(error.to_string().contains("`mtu` cannot stand beside `network`"), "{error}");
+}
+
+#[test]
+fn a_bridge_of_ours_carries_the_gateways() {
+    let network = inline(json!({
+        "backend": "linux-bridge", "bridge": "hf-pod0", "bridgeGateway": {"masquerade": true}, "defaultRoute": true,
+        "subnets": [{"cidr": "10.88.0.0/16", "gateway": "10.88.0.1"}],
+    }))
+    .unwrap();
+    let Backend::LinuxBridge { gateway: Some(gateway), .. } = &network.backend else { panic!("{network:?}") };
+    assert_eq!(gateway.addresses, ["10.88.0.1/16".parse().unwrap()]);
+    assert!(gateway.masquerade && network.default_route);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (extra, text) in [
+        (json!({"brigde": "x"}), "`brigde` is not a key"),
+        (json!({"vlan": {"acess": 7}}), "`vlan.acess` is not a key"),
+        (json!({"bridgeGateway": {"nat": true}, "backend": "linux-bridge"}), "`bridgeGateway.nat` is not a key"),
+        (json!({"mtu": "big"}), "`mtu`: invalid type"),
+        (json!({"mtu": 20}), "`mtu` is `20`: it must be from 68 to 65535"),
+        (json!({"backend": "nope"}), "`backend`: unknown variant"),
+        (json!({"bridge": null}), "no bridge is given"),
+        (json!({"bridge": "0123456789abcdef"}), "`bridge` is `0123456789abcdef`"),
+        (json!({"vlan": {"access": 4095}}), "`vlan.access` is `4095`"),
+        (json!({"vlan": {"access": 1, "native": 2}}), "`vlan.access` cannot stand beside"),
+        (json!({"vlan": {"native": 2}}), "`vlan` needs `access` or `trunk`"),
+        (json!({"vlan": {"access": 1}, "backend": "linux-bridge"}), "`vlan` is served on the backend `ovs` only"),
+        (json!({"bridgeGateway": {}}), "`bridgeGateway` needs the backend `linux-bridge`"),
+        (json!({"dhcp": {"v6": true}}), "`dhcp.v6` is not served"),
+        (json!({"segment": "Rack 1"}), "`segment` is `Rack 1`"),
+        (json!({"name": "My Net"}), "`segment` is `My Net`"),
+        (json!({"subnets": [{"cidr": "192.0.2.0/24", "gateway": "192.0.3.1"}]}), "`subnets[0].gateway` is `192.0.3.1`"),
+        (
+            json!({"subnets": [{"cidr": "192.0.2.0/24", "ranges": [{"start": "192.0.2.9", "end": "192.0.2.8"}]}]}),
+            "`subnets[0].ranges[0]` is `192.0.2.9-192.0.2.8`",
+        ),
+        (
+            json!({"subnets": [{"cidr": "192.0.2.0/24", "routes": [{"dst": "2001:db8::/64"}]}]}),
+            "`subnets[0].routes[0].dst` is `2001:db8::/64`",
+        ),
+        (json!({"dns": {"nameservers": ["192.0.2.1"]}}), "`dns` is not used"),
+        (json!({"capabilities": {"bandwidth": true}}), "`capabilities.bandwidth` is not served"),
+        (json!({"runtimeConfig": {"mac": "nonsense"}}), "`runtimeConfig.mac`"),
+        (json!({"args": {"cni": {"ips": ["x"]}}}), "`args.cni.ips` is `x`"),
+    ] {
+        let error = inline(extra.clone()).unwrap_err().to_string();
+        assert!(error.contains(text), "{extra}: {error}");
+    }
+}
+
+#[test]
+fn the_runtime_may_ask_in_two_ways() {
+    let parse = |extra: Value| {
+        let mut config =
+            json!({"cniVersion": "1.1.0", "name": "lab", "type": "holdfast", "backend": "ovs", "bridge": "b"});
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        NetConf::parse(&config).unwrap().runtime
+    };
+    let both = json!({"runtimeConfig": {"mac": "02:00:00:00:00:01"},
+        "args": {"cni": {"mac": "02:00:00:00:00:02", "ips": ["192.0.2.7/24", "2001:db8::7"], "color": "red"}}});
+    let runtime = parse(both);
+    assert_eq!(runtime.mac.unwrap().to_string(), "02:00:00:00:00:01");
+    assert_eq!(runtime.ips.len(), 2);
+    assert_eq!(parse(json!({"runtimeConfig": {"portMappings": []}, "args": {"labels": [1]}})), Default::default());
+}
