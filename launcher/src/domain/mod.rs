@@ -146,9 +146,12 @@ pub fn name(namespace: &str, name: &str) -> String {
 pub fn build(input: &Input<'_>) -> Result<Domain, DomainError> {
     refused::check(input.vmi)?;
     let spec = &input.vmi.spec.domain;
-    // How many ports stay free depends on how many are taken: place everything once to count them.
-    let (_, used) = devices(input, 0)?;
-    let (devices, _) = devices(input, memory::spare_ports(spec, used)?)?;
+    // How many ports stay free depends on how many are taken, and the bridge's place on where it was first missed.
+    let (_, slots) = devices(input, 0, None)?;
+    let spare = memory::spare_ports(spec, slots.used())?;
+    let (_, slots) = devices(input, spare, None)?;
+    let (mut devices, slots) = devices(input, spare, slots.bridge())?;
+    devices.controllers.extend(slots.controllers());
     let meta = &input.vmi.metadata;
     let uuid = firmware::uuid(input.vmi);
     let vcpus = cpu::topology(spec);
@@ -172,11 +175,11 @@ pub fn build(input: &Input<'_>) -> Result<Domain, DomainError> {
     })
 }
 
-/// All devices with `spare` free ports among them, and how many ports carry one.
-fn devices(input: &Input<'_>, spare: usize) -> Result<(Devices, usize), DomainError> {
+/// All devices with `spare` free ports among them, and the slots that they took.
+fn devices(input: &Input<'_>, spare: usize, bridge: Option<u8>) -> Result<(Devices, pci::Slots), DomainError> {
     let spec = &input.vmi.spec.domain.devices;
     let current = cpu::topology(&input.vmi.spec.domain).current();
-    let mut slots = pci::Slots::new(display::wanted(spec));
+    let mut slots = pci::Slots::new(display::wanted(spec), bridge);
     // The order of these calls is the order in which slots are taken: that of libvirt, which upstream leaves it to.
     let interfaces = interface::build(input, &mut slots)?;
     slots.keep_free(spare);
@@ -187,10 +190,9 @@ fn devices(input: &Input<'_>, spare: usize) -> Result<(Devices, usize), DomainEr
     let rng = peripherals::rng(spec, &mut slots);
     let watchdog = peripherals::watchdog(spec, &mut slots);
     let inputs = peripherals::inputs(spec, &mut slots)?;
-    let used = slots.used();
     let devices = Devices {
         disks,
-        controllers: slots.into_controllers(controllers),
+        controllers,
         interfaces,
         serial: console::serial(input),
         channel: console::guest_agent(),
@@ -203,7 +205,7 @@ fn devices(input: &Input<'_>, spare: usize) -> Result<(Devices, usize), DomainEr
         rng,
         panics: peripherals::panics(spec),
     };
-    Ok((devices, used))
+    Ok((devices, slots))
 }
 
 impl Domain {

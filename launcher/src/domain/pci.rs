@@ -1,8 +1,10 @@
 //! Controllers, and the slots that devices take on them.
 //!
 //! The layout is the one that libvirt gave to upstream's domains: root ports behind slot 2 of the root bus
-//! (slot 1 belongs to the graphics adapter), eight to a slot; one PCI bridge for all conventional devices; at the
-//! end one more free port. Root ports are numbered in the order in which devices ask.
+//! (slot 1 belongs to the graphics adapter), eight to a slot, numbered in the order in which devices ask; at the end
+//! one more free port. All conventional devices share one PCI bridge. libvirt looks twice: its first look finds that
+//! a bridge is needed, and when, which decides on the bridge's number; in the second look the bridge, being there
+//! from the start, takes the first port. So a machine with a bridge is to be placed twice here too.
 
 use std::collections::BTreeSet;
 
@@ -62,18 +64,39 @@ pub(super) struct Slots {
     first_slot: u8,
     buses: Vec<Bus>,
     kept_free: BTreeSet<u8>,
+    /// The bridge's number, where an earlier placement has found it.
+    bridge: Option<u8>,
 }
 
 impl Slots {
-    /// An empty machine, with or without a graphics adapter in slot 1.
-    pub(super) fn new(graphics: bool) -> Self {
-        Self { first_slot: if graphics { 2 } else { 1 }, buses: Vec::new(), kept_free: BTreeSet::new() }
+    /// An empty machine, with or without a graphics adapter in slot 1; `bridge` is what [`Slots::bridge`] said after
+    /// the same devices were placed before.
+    pub(super) fn new(graphics: bool, bridge: Option<u8>) -> Self {
+        let first_slot = if graphics { 2 } else { 1 };
+        let mut slots = Self { first_slot, buses: Vec::new(), kept_free: BTreeSet::new(), bridge };
+        if bridge.is_some() {
+            slots.add_port();
+        }
+        slots
     }
 
     fn add_port(&mut self) -> u8 {
+        self.add_bridge_where_it_belongs();
         let ports = self.buses.iter().filter(|bus| matches!(bus, Bus::Port(_))).count();
         self.buses.push(Bus::Port(ports as u8));
         self.buses.len() as u8
+    }
+
+    fn add_bridge_where_it_belongs(&mut self) {
+        if self.bridge == Some(self.buses.len() as u8 + 1) {
+            self.buses.push(Bus::Bridge { behind: 1, taken: 0 });
+        }
+    }
+
+    /// The bridge's number, if there is one.
+    pub(super) fn bridge(&self) -> Option<u8> {
+        let found = self.buses.iter().position(|bus| matches!(bus, Bus::Bridge { .. }));
+        found.map(|index| index as u8 + 1)
     }
 
     /// A root port of its own for a PCI Express (or hot-pluggable virtio) device.
@@ -83,7 +106,8 @@ impl Slots {
 
     /// A slot on the bridge for a conventional device; the first one brings the bridge.
     pub(super) fn conventional(&mut self) -> Pci {
-        if !self.buses.iter().any(|bus| matches!(bus, Bus::Bridge { .. })) {
+        self.add_bridge_where_it_belongs();
+        if self.bridge().is_none() {
             let behind = self.add_port();
             self.buses.push(Bus::Bridge { behind, taken: 0 });
         }
@@ -115,10 +139,10 @@ impl Slots {
         self.buses.iter().filter(|bus| matches!(bus, Bus::Port(_))).count() - self.kept_free.len()
     }
 
-    /// All controllers: those given, then the root, its ports and the bridge, and one more free port.
-    pub(super) fn into_controllers(mut self, mut controllers: Vec<Controller>) -> Vec<Controller> {
+    /// The root, its ports and the bridge, and one more free port.
+    pub(super) fn controllers(mut self) -> Vec<Controller> {
         self.add_port();
-        controllers.push(Controller::new("pci", Some("pcie-root"), None));
+        let mut controllers = vec![Controller::new("pci", Some("pcie-root"), None)];
         let ports = self.buses.iter().filter(|bus| matches!(bus, Bus::Port(_))).count() as u8;
         for (bus, index) in self.buses.iter().zip(1u8..) {
             let controller = match *bus {
