@@ -66,7 +66,7 @@ pub struct Link {
     pub mtu: Option<u32>,
     /// Whether it is administratively up; none: whatever it is.
     pub up: Option<bool>,
-    /// The bridge that it is a port of; none: whatever it is.
+    /// The bridge that it is a port of; none: no Linux bridge for a link of ours, whatever it is for another's.
     pub master: Option<IfName>,
     /// How it behaves as a port of that bridge.
     pub port: PortFlags,

@@ -113,6 +113,13 @@ pub enum Op {
         /// The address with its prefix.
         address: IpNetwork,
     },
+    /// Makes a link of ours a port of no bridge.
+    ClearMaster {
+        /// Where.
+        netns: Netns,
+        /// Which link.
+        link: IfName,
+    },
     /// Makes a link a port of a bridge.
     SetMaster {
         /// Where.
@@ -221,6 +228,38 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The namespace that this is done inside of; none where it is done by a tool or by the switch.
+    pub fn inside(&self) -> Option<&Netns> {
+        match self {
+            Self::DeleteOvsPort(_)
+            | Self::SetOvsPort { .. }
+            | Self::AwaitOvsPort { .. }
+            | Self::DeleteTable { .. }
+            | Self::ReplaceTable { .. } => None,
+            Self::DeleteLinks { netns, .. }
+            | Self::CreateBridge { netns, .. }
+            | Self::CreateVeth { netns, .. }
+            | Self::CreateTap { netns, .. }
+            | Self::SetMark { netns, .. }
+            | Self::SetMac { netns, .. }
+            | Self::SetMtu { netns, .. }
+            | Self::DisableTxChecksum { netns, .. }
+            | Self::RemoveAddress { netns, .. }
+            | Self::ClearMaster { netns, .. }
+            | Self::SetMaster { netns, .. }
+            | Self::SetPortFlags { netns, .. }
+            | Self::SetSysctl { netns, .. }
+            | Self::SetUp { netns, .. }
+            | Self::AddAddress { netns, .. }
+            | Self::RemoveRoute { netns, .. }
+            | Self::AddRoute { netns, .. }
+            | Self::RemoveNeighbour { netns, .. }
+            | Self::SetNeighbour { netns, .. } => Some(netns),
+        }
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -252,6 +291,7 @@ impl fmt::Display for Op {
             Self::SetMtu { netns, link, mtu } => write!(f, "set {link} mtu {mtu} in {netns}"),
             Self::DisableTxChecksum { netns, link } => write!(f, "set {link} tx-checksum off in {netns}"),
             Self::RemoveAddress { netns, link, address } => write!(f, "remove address {address} of {link} in {netns}"),
+            Self::ClearMaster { netns, link } => write!(f, "set {link} no master in {netns}"),
             Self::SetMaster { netns, link, master } => write!(f, "set {link} master {master} in {netns}"),
             Self::SetPortFlags { netns, link, flags } => {
                 write!(f, "set {link} port")?;

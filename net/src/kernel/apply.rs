@@ -24,58 +24,51 @@ pub(super) struct Executors<'a> {
     pub(super) ovs: Option<&'a Ovs>,
 }
 
-/// Does one step.
-pub(super) async fn apply(op: &Op, executors: &Executors<'_>) -> Result<Outcome, WiringError> {
-    let failed = |source| WiringError::Apply { op: Box::new(op.clone()), source };
-    match op {
-        Op::DeleteOvsPort(port) => match executors.ovs {
-            Some(ovs) => done_or_gone(ovs.delete_port(port).await.map_err(failed)?),
-            None => Ok(Outcome::AlreadyGone),
-        },
-        Op::SetOvsPort { name, port, present } => match executors.ovs {
-            Some(ovs) => ovs.set_port(name, port, present.as_ref()).await.map(|()| Outcome::Done).map_err(failed),
-            None => Err(failed(no_ovs())),
-        },
-        Op::AwaitOvsPort { name } => match executors.ovs {
-            Some(ovs) => ovs.await_port(name).await.map(|()| Outcome::Done).map_err(failed),
-            None => Err(failed(no_ovs())),
-        },
-        Op::DeleteTable { netns, table } => {
-            let namespace = executors.namespace(netns)?;
-            table_outcome(nft::delete(namespace, table).await, failed)
+/// Does the first of these steps, together with those that follow inside of the same namespace: each change to another
+/// thread costs more than a step. Gives the outcome of each that was tried; none was tried after one that failed.
+pub(super) async fn apply_run(
+    ops: &[Op],
+    executors: &Executors<'_>,
+) -> Result<Vec<Result<Outcome, StepError>>, WiringError> {
+    let Some(first) = ops.first() else { return Ok(Vec::new()) };
+    let Some(netns) = first.inside() else { return Ok(vec![outside(first, executors).await?]) };
+    let run = ops.iter().take_while(|op| op.inside() == Some(netns));
+    let steps: Vec<(Op, Option<File>)> = run
+        .map(|op| match op {
+            Op::CreateVeth { peer_netns, .. } => Ok((op.clone(), Some(executors.handle(peer_netns)?))),
+            _ => Ok((op.clone(), None)),
+        })
+        .collect::<Result<_, WiringError>>()?;
+    let work = move |inside: &mut Inside| {
+        let mut outcomes = Vec::new();
+        for (op, peer) in &steps {
+            let outcome = in_namespace(op, inside, peer.as_ref()).map_err(StepError::Kernel);
+            let failed = outcome.is_err();
+            outcomes.push(outcome);
+            if failed {
+                break;
+            }
         }
-        Op::ReplaceTable { netns, name, table } => {
-            let namespace = executors.namespace(netns)?;
-            table_outcome(nft::replace(namespace, name, table).await, failed)
+        outcomes
+    };
+    executors.namespace(netns)?.call(work).await
+}
+
+/// A step that is not done inside of a namespace's thread.
+async fn outside(op: &Op, executors: &Executors<'_>) -> Result<Result<Outcome, StepError>, WiringError> {
+    let no_ovs = || StepError::Ovsdb("not configured".to_owned());
+    let done = |result: Result<(), StepError>| result.map(|()| Outcome::Done);
+    Ok(match (op, executors.ovs) {
+        (Op::DeleteOvsPort(port), Some(ovs)) => ovs.delete_port(port).await.map(deleted),
+        (Op::SetOvsPort { name, port, present }, Some(ovs)) => done(ovs.set_port(name, port, present.as_ref()).await),
+        (Op::AwaitOvsPort { name }, Some(ovs)) => done(ovs.await_port(name).await),
+        (Op::DeleteTable { netns, table }, _) => done(nft::delete(executors.namespace(netns)?, table).await?),
+        (Op::ReplaceTable { netns, name, table }, _) => {
+            done(nft::replace(executors.namespace(netns)?, name, table).await?)
         }
-        Op::DeleteLinks { netns, .. }
-        | Op::CreateBridge { netns, .. }
-        | Op::CreateVeth { netns, .. }
-        | Op::CreateTap { netns, .. }
-        | Op::SetMark { netns, .. }
-        | Op::SetMac { netns, .. }
-        | Op::SetMtu { netns, .. }
-        | Op::DisableTxChecksum { netns, .. }
-        | Op::RemoveAddress { netns, .. }
-        | Op::SetMaster { netns, .. }
-        | Op::SetPortFlags { netns, .. }
-        | Op::SetSysctl { netns, .. }
-        | Op::SetUp { netns, .. }
-        | Op::AddAddress { netns, .. }
-        | Op::RemoveRoute { netns, .. }
-        | Op::AddRoute { netns, .. }
-        | Op::RemoveNeighbour { netns, .. }
-        | Op::SetNeighbour { netns, .. } => {
-            let namespace = executors.namespace(netns)?;
-            let peer = match op {
-                Op::CreateVeth { peer_netns, .. } => Some(executors.handle(peer_netns)?),
-                _ => None,
-            };
-            let step = op.clone();
-            let result = namespace.call(move |inside| in_namespace(&step, inside, peer.as_ref())).await?;
-            result.map_err(|error| failed(StepError::Kernel(error)))
-        }
-    }
+        // A switch that is not there, or a step of a namespace's thread, which is not done here.
+        _ => Err(no_ovs()),
+    })
 }
 
 impl Executors<'_> {
@@ -91,25 +84,6 @@ impl Executors<'_> {
 
 fn gone(netns: &Netns) -> WiringError {
     WiringError::Plan(crate::plan::PlanError::MissingNetns(netns.clone()))
-}
-
-fn no_ovs() -> StepError {
-    StepError::Ovsdb("not configured".to_owned())
-}
-
-fn done_or_gone(done: bool) -> Result<Outcome, WiringError> {
-    Ok(if done { Outcome::Done } else { Outcome::AlreadyGone })
-}
-
-fn table_outcome(
-    result: Result<(), nft::ApplyError>,
-    failed: impl Fn(StepError) -> WiringError,
-) -> Result<Outcome, WiringError> {
-    match result {
-        Ok(()) => Ok(Outcome::Done),
-        Err(nft::ApplyError::Namespace(error)) => Err(error),
-        Err(nft::ApplyError::Step(error)) => Err(failed(error)),
-    }
 }
 
 /// A step that takes nothing but the namespace it is done in. What is to be made and is there, and what is to be
@@ -140,6 +114,7 @@ fn in_namespace(op: &Op, inside: &mut Inside, peer: Option<&File>) -> io::Result
         Op::SetMac { link, mac, .. } => done(links::set_mac(route, link, *mac)),
         Op::SetMtu { link, mtu, .. } => done(links::set_mtu(route, link, *mtu)),
         Op::DisableTxChecksum { link, .. } => done(ethtool::disable_tx_checksum(&inside.control, link)),
+        Op::ClearMaster { link, .. } => done(links::clear_master(route, link)),
         Op::SetMaster { link, master, .. } => done(links::set_master(route, link, master)),
         Op::SetPortFlags { link, flags, .. } => done(links::set_port_flags(route, link, *flags)),
         Op::SetSysctl { key, value, .. } => done(std::fs::write(Path::new("/proc/sys").join(key), value)),

@@ -130,6 +130,10 @@ pub(super) fn set_mtu(route: &mut Netlink, link: &IfName, mtu: u32) -> io::Resul
     set(route, link, LinkAttribute::Mtu(mtu))
 }
 
+pub(super) fn clear_master(route: &mut Netlink, link: &IfName) -> io::Result<()> {
+    set(route, link, LinkAttribute::Controller(0))
+}
+
 pub(super) fn set_master(route: &mut Netlink, link: &IfName, master: &IfName) -> io::Result<()> {
     let master = index(route, master)?;
     set(route, link, LinkAttribute::Controller(master))

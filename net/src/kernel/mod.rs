@@ -257,14 +257,18 @@ impl Wiring {
     }
 
     async fn observe(&self, desired: &DesiredState, entered: &Entered) -> Result<ObservedState, WiringError> {
-        let mut state = ObservedState::default();
-        for (netns, view) in view::views(desired) {
-            let Some(namespace) = entered.namespaces.get(&netns) else { continue };
-            let observed = namespace.call(move |inside| observe::observe(inside, &view)).await?;
-            let observed =
-                observed.map_err(|(what, source)| WiringError::Observe { netns: netns.clone(), what, source })?;
-            state.namespaces.insert(netns, observed);
-        }
+        let looks = view::views(desired).into_iter().filter_map(|(netns, view)| {
+            let namespace = entered.namespaces.get(&netns)?;
+            Some(async move {
+                let observed = namespace.call(move |inside| observe::observe(inside, &view)).await?;
+                match observed {
+                    Ok(observed) => Ok((netns, observed)),
+                    Err((what, source)) => Err(WiringError::Observe { netns, what, source }),
+                }
+            })
+        });
+        let namespaces = futures::future::try_join_all(looks).await?.into_iter().collect();
+        let mut state = ObservedState { namespaces, ovs: None };
         if let (Some(ovs), Some(view)) = (&self.ovs, view::ovs_view(desired)) {
             state.ovs = ovs.observe(&view).await.map_err(|source| ovs_error(ovs, source))?;
         }
@@ -282,15 +286,21 @@ async fn apply_all(
 ) -> Result<Vec<(Op, StepError)>, WiringError> {
     let mut failures = Vec::new();
     let mut raced = false;
-    for op in &plan.ops {
-        match apply::apply(op, executors).await {
-            Ok(outcome) => {
-                raced |= outcome == Outcome::AlreadyThere;
-                report.done.push((op.clone(), outcome));
+    let mut rest = plan.ops.as_slice();
+    while !rest.is_empty() {
+        let outcomes = apply::apply_run(rest, executors).await?;
+        let (tried, later) = rest.split_at(outcomes.len());
+        rest = later;
+        for (op, outcome) in tried.iter().zip(outcomes) {
+            match outcome {
+                Ok(outcome) => {
+                    raced |= outcome == Outcome::AlreadyThere;
+                    report.done.push((op.clone(), outcome));
+                }
+                Err(source) if teardown => failures.push((op.clone(), source)),
+                Err(_) if raced => return Ok(failures),
+                Err(source) => return Err(WiringError::Apply { op: Box::new(op.clone()), source }),
             }
-            Err(WiringError::Apply { op, source }) if teardown => failures.push((*op, source)),
-            Err(WiringError::Apply { .. }) if raced => break,
-            Err(error) => return Err(error),
         }
     }
     Ok(failures)

@@ -109,12 +109,16 @@ fn comment(data: Vec<u8>) -> String {
 }
 
 /// Brings a table to its whole content in one transaction.
-pub(super) async fn replace(namespace: &Namespace, name: &OwnedTable, table: &Table) -> Result<(), ApplyError> {
+pub(super) async fn replace(
+    namespace: &Namespace,
+    name: &OwnedTable,
+    table: &Table,
+) -> Result<Result<(), StepError>, WiringError> {
     run(namespace, &replacement(name, table)).await
 }
 
 /// Removes a table; no error where there is none.
-pub(super) async fn delete(namespace: &Namespace, name: &OwnedTable) -> Result<(), ApplyError> {
+pub(super) async fn delete(namespace: &Namespace, name: &OwnedTable) -> Result<Result<(), StepError>, WiringError> {
     let mut batch = Batch::new();
     // Without the first, the second fails where there is none; `destroy` would need a newer nft.
     batch.add(nft_table(name));
@@ -122,28 +126,12 @@ pub(super) async fn delete(namespace: &Namespace, name: &OwnedTable) -> Result<(
     run(namespace, &batch.to_nftables()).await
 }
 
-/// Why nft did not do it.
-pub(super) enum ApplyError {
-    /// The namespace did not answer.
-    Namespace(WiringError),
-    /// nft refused.
-    Step(StepError),
-}
-
-impl From<WiringError> for ApplyError {
-    fn from(error: WiringError) -> Self {
-        Self::Namespace(error)
-    }
-}
-
-impl From<StepError> for ApplyError {
-    fn from(error: StepError) -> Self {
-        Self::Step(error)
-    }
-}
-
-async fn run(namespace: &Namespace, ruleset: &Nftables<'_>) -> Result<(), ApplyError> {
-    let input = serde_json::to_vec(ruleset).map_err(|error| StepError::Nft(error.to_string()))?;
+/// Runs nft; the inner error is its refusal.
+async fn run(namespace: &Namespace, ruleset: &Nftables<'_>) -> Result<Result<(), StepError>, WiringError> {
+    let input = match serde_json::to_vec(ruleset) {
+        Ok(input) => input,
+        Err(error) => return Ok(Err(StepError::Nft(error.to_string()))),
+    };
     let runtime = tokio::runtime::Handle::current();
     let spawn = move |_: &mut _| {
         // A child is born into the namespace of the thread that spawns it; the runtime reaps it.
@@ -156,8 +144,14 @@ async fn run(namespace: &Namespace, ruleset: &Nftables<'_>) -> Result<(), ApplyE
             .kill_on_drop(true)
             .spawn()
     };
-    let child = namespace.call(spawn).await?.map_err(StepError::Kernel)?;
-    let output = tokio::time::timeout(DEADLINE, feed(child, &input))
+    Ok(match namespace.call(spawn).await? {
+        Ok(child) => finish(child, &input).await,
+        Err(error) => Err(StepError::Kernel(error)),
+    })
+}
+
+async fn finish(child: Child, input: &[u8]) -> Result<(), StepError> {
+    let output = tokio::time::timeout(DEADLINE, feed(child, input))
         .await
         .map_err(|_| StepError::Deadline(DEADLINE))?
         .map_err(StepError::Kernel)?;
@@ -165,7 +159,7 @@ async fn run(namespace: &Namespace, ruleset: &Nftables<'_>) -> Result<(), ApplyE
         return Ok(());
     }
     let words = String::from_utf8_lossy(&output.stderr);
-    Err(StepError::Nft(words.lines().next().unwrap_or("failed without a word").to_owned()).into())
+    Err(StepError::Nft(words.lines().next().unwrap_or("failed without a word").to_owned()))
 }
 
 async fn feed(mut child: Child, input: &[u8]) -> io::Result<Output> {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::PlanError;
+use super::diff::Target;
 use crate::attachment::host_ifname;
-use crate::desired::{DesiredNamespace, DesiredState, Link, LinkKind, Netns, PortFlags, TxChecksum};
+use crate::desired::{DesiredNamespace, DesiredState, Link, LinkKind, Netns};
 use crate::mark::{LinkMark, Mark, OwnedLink};
 use crate::model::IfName;
 use crate::observed::{Master, ObservedKind, ObservedLink, ObservedNamespace, ObservedState};
@@ -219,6 +220,10 @@ impl Planner<'_> {
         Ok(())
     }
 
+    fn diff(&mut self, netns: &Netns, name: &IfName, want: &Link, have: &ObservedLink) {
+        Target { observed: self.observed, netns, name }.diff(want, have, self.ops);
+    }
+
     fn plan_veth(
         &mut self,
         netns: &Netns,
@@ -264,85 +269,6 @@ impl Planner<'_> {
         }
         Ok(())
     }
-
-    /// The steps that bring a link that is there to what shall be.
-    fn diff(&mut self, netns: &Netns, name: &IfName, want: &Link, have: &ObservedLink) {
-        let at = || (netns.clone(), name.clone());
-        let Link { kind, mac, mtu, up, master, port, addresses, routes, neighbours, tx_checksum } = want;
-        if let Some(mark) = kind.mark()
-            && have.mark != LinkMark::Ours(mark.clone())
-        {
-            let (netns, link) = at();
-            self.ops.push(Op::SetMark { netns, link, mark: mark.clone() });
-        }
-        if let Some(mac) = mac.filter(|mac| have.mac != Some(*mac)) {
-            let (netns, link) = at();
-            self.ops.push(Op::SetMac { netns, link, mac });
-        }
-        if let Some(mtu) = mtu.filter(|mtu| have.mtu != *mtu) {
-            let (netns, link) = at();
-            self.ops.push(Op::SetMtu { netns, link, mtu });
-        }
-        if self.checksum_off(tx_checksum) && have.tx_checksum != Some(false) {
-            let (netns, link) = at();
-            self.ops.push(Op::DisableTxChecksum { netns, link });
-        }
-        if let Some(master) = master.clone().filter(|master| have.master != Some(Master::Name(master.clone()))) {
-            let (netns, link) = at();
-            self.ops.push(Op::SetMaster { netns, link, master });
-        }
-        let flags = missing_flags(*port, have);
-        if flags != PortFlags::default() {
-            let (netns, link) = at();
-            self.ops.push(Op::SetPortFlags { netns, link, flags });
-        }
-        if let Some(up) = up.filter(|up| have.up != *up) {
-            let (netns, link) = at();
-            self.ops.push(Op::SetUp { netns, link, up });
-        }
-        if let Some(want) = addresses {
-            for address in have.addresses.difference(want) {
-                let (netns, link) = at();
-                self.ops.push(Op::RemoveAddress { netns, link, address: *address });
-            }
-            for address in want.difference(&have.addresses) {
-                let (netns, link) = at();
-                self.ops.push(Op::AddAddress { netns, link, address: *address });
-            }
-        }
-        if let Some(want) = routes {
-            for route in have.routes.difference(want) {
-                let (netns, link) = at();
-                self.ops.push(Op::RemoveRoute { netns, link, route: route.clone() });
-            }
-            for route in want.difference(&have.routes) {
-                let (netns, link) = at();
-                self.ops.push(Op::AddRoute { netns, link, route: route.clone() });
-            }
-        }
-        if let Some(want) = neighbours {
-            for address in have.neighbours.keys().filter(|address| !want.contains_key(address)) {
-                let (netns, link) = at();
-                self.ops.push(Op::RemoveNeighbour { netns, link, address: *address });
-            }
-            for (address, mac) in want.iter().filter(|(address, mac)| have.neighbours.get(address) != Some(mac)) {
-                let (netns, link) = at();
-                self.ops.push(Op::SetNeighbour { netns, link, address: *address, mac: *mac });
-            }
-        }
-    }
-
-    fn checksum_off(&self, wanted: &TxChecksum) -> bool {
-        match wanted {
-            TxChecksum::Any => false,
-            TxChecksum::OffOnUserspaceBridge(bridge) => self
-                .observed
-                .ovs
-                .as_ref()
-                .and_then(|ovs| ovs.bridges.get(bridge))
-                .is_some_and(|bridge| bridge.userspace),
-        }
-    }
 }
 
 /// Whether two links are the two ends of one veth pair.
@@ -365,16 +291,5 @@ fn fresh(kind: ObservedKind, link: &Link, master: Option<IfName>) -> ObservedLin
         routes: BTreeSet::new(),
         neighbours: BTreeMap::new(),
         tx_checksum: None,
-    }
-}
-
-/// The flags that differ.
-fn missing_flags(want: PortFlags, have: &ObservedLink) -> PortFlags {
-    let PortFlags { learning, isolated, hairpin } = want;
-    let have = have.port;
-    PortFlags {
-        learning: learning.filter(|flag| have.is_none_or(|have| have.learning != *flag)),
-        isolated: isolated.filter(|flag| have.is_none_or(|have| have.isolated != *flag)),
-        hairpin: hairpin.filter(|flag| have.is_none_or(|have| have.hairpin != *flag)),
     }
 }

@@ -3,6 +3,7 @@
 //! Invariants: planning the state that a plan leads to gives an empty plan; nothing without our mark is deleted, and of
 //! a link that somebody else made only that is changed which the desired state says about it.
 
+mod diff;
 mod links;
 mod order;
 mod ovs;

@@ -70,7 +70,7 @@ fn step(op: &Op) -> Step {
         Op::SetMark { .. } => Step::SetMark,
         Op::RemoveAddress { .. } => Step::RemoveAddress,
         Op::SetMac { .. } | Op::SetMtu { .. } | Op::DisableTxChecksum { .. } => Step::SetHardware,
-        Op::SetMaster { .. } => Step::SetMaster,
+        Op::ClearMaster { .. } | Op::SetMaster { .. } => Step::SetMaster,
         Op::SetPortFlags { .. } => Step::SetPortFlags,
         Op::SetSysctl { .. } => Step::SetSysctl,
         Op::ReplaceTable { .. } => Step::ReplaceTable,

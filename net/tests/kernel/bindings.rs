@@ -216,9 +216,9 @@ fn the_dhcp_socket_hears_the_guest_and_answers_it_alone() {
     // Of four queues; one queue too few would be refused.
     let mut queue = open_tap(&pod, tap.as_str(), true).unwrap();
     assert!(open_tap(&pod, tap.as_str(), false).is_err());
-    let details = pod.ip(&format!("-d link show {tap}"));
+    let details = pod.ip(&format!("-N -d link show {tap}"));
     assert!(details.contains("user 107") && details.contains("group 107"), "{details}");
-    assert!(details.contains("multi_queue on") && details.contains("mtu 1400"), "{details}");
+    assert!(details.contains("multi_queue numqueues") && details.contains("mtu 1400"), "{details}");
 
     let fd = world.wire(None, async |wiring| {
         let missing = wiring.open_dhcp_socket(pod.path(), &ifname("tap9")).await.unwrap_err();
