@@ -4,12 +4,14 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal, kill};
+use nix::unistd::Pid;
 
 /// How often a wait looks at what it waits for.
 pub const POLL: Duration = Duration::from_millis(20);
@@ -149,6 +151,29 @@ pub fn end(child: &mut Child) {
     // Both fail only where the child is gone already, which is what is wanted.
     let _ = child.kill();
     let _ = child.wait();
+}
+
+/// Asks the process of a pid file to end, and ends it where it does not. A pid that now belongs to another program
+/// is left alone.
+pub fn end_by_pidfile(file: &Path, program: &str, deadline: Duration) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string(file) else { return Ok(()) };
+    let pid: i32 = text.trim().parse().with_context(|| format!("failed to parse {}", file.display()))?;
+    let alive = || {
+        std::fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|exe| exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with(program)))
+    };
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        if !alive() {
+            break;
+        }
+        // It may end between the look and the call.
+        let _ = kill(Pid::from_raw(pid), signal);
+        let gone = wait_for(program, deadline, || Ok((!alive()).then_some(())));
+        if signal == Signal::SIGKILL {
+            gone.with_context(|| format!("failed to end {program} ({pid})"))?;
+        }
+    }
+    Ok(())
 }
 
 fn read_from_start(file: &mut File) -> Result<String> {

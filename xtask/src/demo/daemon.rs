@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::control;
 use super::world::{self, World};
+use super::{control, switch};
 use crate::process;
 
 /// holdfastd, running. It goes on when this is dropped: `--keep` wants that, and `World::down` ends it.
@@ -32,7 +32,9 @@ impl Daemon {
             .arg("--run")
             .arg(world::run())
             .arg("--ovsdb")
-            .arg(world::ovsdb())
+            .arg(switch::database())
+            // An address that is free again is seen to be free within the demo.
+            .args(["--quarantine", "1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

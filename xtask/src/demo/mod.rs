@@ -6,10 +6,13 @@
 mod control;
 mod daemon;
 mod guest_view;
+mod inventory;
 mod report;
 mod steps;
+mod switch;
 mod world;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::leaks::{self, Snapshot};
-use crate::process::{self, Program};
+use crate::process;
 use crate::workspace::{self, Profile};
 use crate::{guest, setup};
 use daemon::Daemon;
@@ -53,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut report = Report::default();
     let outcome = prepare(&mut steps).and_then(|guest| {
         let before = Snapshot::take()?;
-        let outcome = prove(&guest, &mut steps, &mut report);
+        let outcome = prove(&guest, arguments.keep, &mut steps, &mut report);
         if arguments.keep && outcome.is_ok() {
             return Ok(());
         }
@@ -91,14 +94,15 @@ fn prepare(steps: &mut Steps) -> Result<guest::Guest> {
 }
 
 /// Brings the VM up, and proves what is promised of it.
-fn prove(guest: &guest::Guest, steps: &mut Steps, report: &mut Report) -> Result<()> {
+fn prove(guest: &guest::Guest, keep: bool, steps: &mut Steps, report: &mut Report) -> Result<()> {
     let world =
         steps.run("make an underlay: OVS bridge, uplink, a host on it", |_| Ok((World::up()?, String::new())))?;
+    let empty = inventory::take()?;
     let daemon = steps.run("start holdfastd", |_| {
         world.write_manifests(guest)?;
         Ok((Daemon::start(&world)?, String::new()))
     })?;
-    let outcome = prove_vm(&daemon, steps, report);
+    let outcome = prove_vm(&daemon, steps, report).and_then(|()| if keep { Ok(()) } else { delete(&empty, steps) });
     if outcome.is_err() {
         daemon.explain();
     }
@@ -115,7 +119,7 @@ fn prove_vm(daemon: &Daemon, steps: &mut Steps, report: &mut Report) -> Result<(
         Ok((seen.clone(), format!("{} is at {}", seen.address, seen.mac)))
     })?;
     report.nics = control::nics(&first, &seen)?;
-    steps.run("the launcher has no privilege", |_| daemon::launcher_privileges())?;
+    steps.run("launcher has no privilege", |_| daemon::launcher_privileges())?;
     steps.run("virtctl lists it", |step| {
         let text = control::virtctl(&["get", "vm,vmi"])?;
         text.lines().for_each(|line| step.print(line));
@@ -133,19 +137,27 @@ fn prove_vm(daemon: &Daemon, steps: &mut Steps, report: &mut Report) -> Result<(
     })
 }
 
-/// Deletes the VM as a user would, ends holdfastd, and removes the underlay; then, whatever is left, by force.
+/// Deletes the VM as a user would; then the node is as empty as it was.
+fn delete(empty: &BTreeSet<String>, steps: &mut Steps) -> Result<()> {
+    steps.run("virtctl deletes it", |step| control::delete_all(step).map(|()| String::new()))?;
+    steps.run("nothing of it is left on the node", |step| {
+        process::wait_for("the node to be empty", VM_DEADLINE, || {
+            let more: Vec<String> = inventory::take()?.difference(empty).cloned().collect();
+            step.tell(&more.join(", "));
+            Ok(more.is_empty().then_some(()))
+        })
+        .map(|()| String::new())
+    })
+}
+
+/// Ends holdfastd and removes the underlay; whatever is left, by force. A VM that is still there is deleted before.
 fn take_down(steps: &mut Steps) -> Result<()> {
-    let deleted = steps.run("delete everything", |step| {
-        if control::answers() {
-            control::delete_all(step)?;
-        }
-        Ok(String::new())
-    });
-    let removed = steps.run("take the underlay down", |_| {
+    steps.run("take everything down", |step| {
+        let deleted = if control::answers() { control::delete_all(step) } else { Ok(()) };
         let forced = World::down()?;
+        deleted?;
         Ok(if forced == 0 { String::new() } else { format!("{forced} processes had to be ended by force") })
-    });
-    deleted.and(removed)
+    })
 }
 
 /// The demo starts soon rather than runs fast: its daemons have little to do.
@@ -153,8 +165,3 @@ const PROFILE: Profile = Profile::Dev;
 
 /// How long a VM may take to be up: minutes, for machines without KVM that do something else beside.
 const VM_DEADLINE: Duration = Duration::from_secs(120);
-
-/// A program inside the namespace of the host on the underlay.
-fn on_the_underlay(program: &str) -> Program {
-    Program::new("ip").args(["netns", "exec", world::LAN, program])
-}

@@ -100,7 +100,7 @@ pub fn how_to_play() -> String {
          {virtctl} console {vm}     (login root, password guest; leave with Ctrl-])\n  \
          {virtctl} restart {vm}\n  \
          ip netns exec {lan} ping {address}     from the host on the underlay\n  \
-         ip netns exec {lan} busybox wget -q -O - http://{address}\n  \
+         ip netns exec {lan} curl http://{address}/\n  \
          ip netns exec {node} ip link     the node's own links\n  \
          $EDITOR {manifests}/{file}     change it: holdfastd watches the folder\n  \
          tail -f {log}\n\

@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::switch;
 use crate::guest::Guest;
 use crate::process::{self, Program};
 use crate::workspace;
@@ -32,7 +33,6 @@ pub const GUEST_ADDRESS: &str = "192.0.2.10";
 /// The example.
 pub const EXAMPLE: &str = "vm-underlay.yaml";
 
-const BRIDGE: &str = "br-lan";
 const LAN_ADDRESS: &str = "192.0.2.1/24";
 /// The image in the example that the demo's guest stands in for.
 const EXAMPLE_IMAGE: &str = "oci:/usr/local/share/holdfast/guest";
@@ -41,7 +41,7 @@ const RUN: &str = "/run/holdfast-demo";
 const STATE: &str = "/var/lib/holdfast-demo";
 const LOCK: &str = "/run/lock/holdfast-demo";
 /// Longest wait for a daemon to start or to end.
-const DEADLINE: Duration = Duration::from_secs(15);
+pub const DEADLINE: Duration = Duration::from_secs(15);
 
 /// holdfastd's folders and files.
 pub fn manifests() -> PathBuf {
@@ -63,12 +63,8 @@ pub fn log() -> PathBuf {
     Path::new(RUN).join("holdfastd.log")
 }
 
-/// The socket of the OVS database.
-pub fn ovsdb() -> PathBuf {
-    ovs().join("db.sock")
-}
-
-fn ovs() -> PathBuf {
+/// The folder of Open vSwitch.
+pub fn ovs() -> PathBuf {
     Path::new(RUN).join("ovs")
 }
 
@@ -110,7 +106,7 @@ impl World {
             ip(&["-n", namespace, "link", "set", link, "up"])?;
         }
         ip(&["-n", LAN, "address", "add", LAN_ADDRESS, "dev", "eth0"])?;
-        start_ovs()?;
+        switch::start()?;
         Ok(Self)
     }
 
@@ -126,7 +122,7 @@ impl World {
     pub fn down() -> Result<usize> {
         stop_holdfastd()?;
         let forced = end_sandboxes()?;
-        stop_ovs()?;
+        switch::stop()?;
         for name in [NODE, LAN] {
             if Path::new("/run/netns").join(name).exists() {
                 ip(&["netns", "del", name])?;
@@ -145,90 +141,23 @@ impl World {
     }
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
+/// Runs `ip`.
+pub fn ip(arguments: &[&str]) -> Result<()> {
     Program::new("ip").args(arguments).output().map(drop)
 }
 
-fn inside(namespace: &str, program: &str) -> Program {
+/// A program inside a namespace.
+pub fn inside(namespace: &str, program: &str) -> Program {
     Program::new("ip").args(["netns", "exec", namespace, program])
 }
 
-/// An Open vSwitch of its own, with its own folders, in the node's namespace.
-fn start_ovs() -> Result<()> {
-    let path = |name: &str| ovs().join(name).display().to_string();
-    Program::new("ovsdb-tool")
-        .args(["create", &path("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema"])
-        .output()?;
-    let daemon = |name: &str| {
-        inside(NODE, name)
-            .args(["--detach", "--no-chdir", &format!("--pidfile={}", path(&format!("{name}.pid")))])
-            .args([
-                format!("--log-file={}", path(&format!("{name}.log"))),
-                format!("--unixctl={}", path(&format!("{name}.ctl"))),
-            ])
-            .env("OVS_RUNDIR", ovs())
-            .deadline(DEADLINE)
-    };
-    daemon("ovsdb-server").args([path("conf.db"), format!("--remote=punix:{}", path("db.sock"))]).output()?;
-    let database = format!("unix:{}", path("db.sock"));
-    let vsctl = |arguments: &[&str]| {
-        Program::new("ovs-vsctl").args([&format!("--db={database}"), "--timeout=10"]).args(arguments).output()
-    };
-    vsctl(&["--no-wait", "init"])?;
-    daemon("ovs-vswitchd").args([&database]).output()?;
-    vsctl(&[
-        "add-br",
-        BRIDGE,
-        "--",
-        "set",
-        "bridge",
-        BRIDGE,
-        "datapath_type=netdev",
-        "--",
-        "add-port",
-        BRIDGE,
-        "uplink0",
-    ])?;
-    ip(&["-n", NODE, "link", "set", BRIDGE, "up"])
-}
-
-fn stop_ovs() -> Result<()> {
-    for name in ["ovs-vswitchd", "ovsdb-server"] {
-        end_by_pidfile(&ovs().join(format!("{name}.pid")), name)?;
-    }
-    Ok(())
-}
-
 fn stop_holdfastd() -> Result<()> {
-    end_by_pidfile(&Path::new(RUN).join("holdfastd.pid"), "holdfastd")
+    process::end_by_pidfile(&holdfastd_pidfile(), "holdfastd", DEADLINE)
 }
 
 /// Where [`super::daemon`] notes the process.
 pub fn holdfastd_pidfile() -> PathBuf {
     Path::new(RUN).join("holdfastd.pid")
-}
-
-/// Asks the process of a pid file to end, and ends it where it does not. A pid that now belongs to another program
-/// is left alone.
-fn end_by_pidfile(file: &Path, program: &str) -> Result<()> {
-    let Ok(text) = fs::read_to_string(file) else { return Ok(()) };
-    let pid: i32 = text.trim().parse().with_context(|| format!("failed to parse {}", file.display()))?;
-    let alive = || {
-        fs::read_link(format!("/proc/{pid}/exe"))
-            .is_ok_and(|exe| exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with(program)))
-    };
-    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        if !alive() {
-            break;
-        }
-        // It may end between the look and the call.
-        let _ = kill(Pid::from_raw(pid), signal);
-        let gone = process::wait_for(program, DEADLINE, || Ok((!alive()).then_some(())));
-        if signal == Signal::SIGKILL {
-            gone.with_context(|| format!("failed to end {program} ({pid})"))?;
-        }
-    }
-    Ok(())
 }
 
 /// Ends what still lives in the sandboxes of the demo: processes with a mount of the demo's in their namespace,
@@ -286,7 +215,7 @@ mod tests {
         World::up().unwrap();
         assert!(World::exists());
         // The bridge's own port on the node's side, through OVS and the uplink, from the host on the network.
-        ip(&["-n", NODE, "address", "add", "192.0.2.9/24", "dev", BRIDGE]).unwrap();
+        ip(&["-n", NODE, "address", "add", "192.0.2.9/24", "dev", switch::BRIDGE]).unwrap();
         process::wait_for("an answer through OVS", DEADLINE, || {
             Ok(inside(LAN, "busybox").args(["ping", "-c", "1", "-W", "1", "192.0.2.9"]).succeeds().then_some(()))
         })
