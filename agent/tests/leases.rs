@@ -99,6 +99,24 @@ async fn what_must_not_be_given_is_not() {
 }
 
 #[tokio::test]
+async fn what_is_not_asked_for_any_more_is_given_up_once_it_is_out_of_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::open(folder.path()).unwrap();
+    ask(&store, "a", &["192.0.2.77"]).await.unwrap();
+    let place = Place { node: "n".into(), pod: "p".into(), container_id: "c".into() };
+    bind(&store, "lab", &claim("a"), &place).await.unwrap();
+    ask(&store, "a", &["192.0.2.78"]).await.unwrap();
+    let quarantined = || async {
+        let leases = store.list(LeaseKind::Ip).await.unwrap();
+        leases.iter().filter(|lease| is_quarantined(lease)).map(Lease::address).collect::<Vec<_>>()
+    };
+    assert!(quarantined().await.is_empty());
+    unbind(&store, "lab", &claim("a"), "c").await.unwrap();
+    ask(&store, "a", &["192.0.2.78"]).await.unwrap();
+    assert_eq!(quarantined().await, ["192.0.2.77"]);
+}
+
+#[tokio::test]
 async fn many_at_once_never_share() {
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::open(folder.path()).unwrap();

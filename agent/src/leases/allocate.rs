@@ -9,19 +9,17 @@ use std::sync::{Mutex, PoisonError};
 
 use holdfast_agent_api::launcher::FailureClass;
 use holdfast_api::lease::{
-    Claim, IPLease, IPLeaseSpec, LeaseNameError, LeaseStatus, MACLease, MACLeaseSpec, lease_name, mac_lease_name,
+    Claim, IPLease, IPLeaseSpec, LeaseNameError, MACLease, MACLeaseSpec, lease_name, mac_lease_name,
 };
 use holdfast_api::pool::{Pool, mac_candidates};
 use holdfast_api::underlay::Subnet;
 use holdfast_net::model::MacAddr;
 use ipnetwork::IpNetwork;
 
-use super::quarantine::{is_quarantined, quarantined, restored, status_mut};
+use super::quarantine::{is_quarantined, quarantined, restored};
+use super::status::write_status;
 use super::{Lease, LeaseError, LeaseKind, LeaseStore};
 use crate::network::NetworkConfig;
-
-/// How often a status that somebody else writes at the same time is read again.
-const ATTEMPTS: usize = 5;
 
 /// What a claim asks for.
 #[derive(Clone, Debug)]
@@ -56,7 +54,9 @@ pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<A
     // Both to their end, whatever becomes of the other: each waits for the disk, and what is created must be known.
     let (addresses, mac) = futures::join!(call.addresses(), call.mac());
     let result = addresses.and_then(|addresses| Ok(Allocation { mac: mac?, addresses }));
-    if result.is_err() {
+    if let Ok(allocation) = &result {
+        give_up_others(store, request, allocation).await?;
+    } else {
         for lease in call.created.into_inner().unwrap_or_else(PoisonError::into_inner) {
             // Nobody has used it: no quarantine. One that cannot be deleted stays the claim's own.
             let name = lease.name().to_owned();
@@ -68,98 +68,26 @@ pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<A
     result
 }
 
-/// Puts every lease that `claim` holds on `segment` into quarantine; [`super::sweep`] deletes them after it.
-///
-/// # Errors
-/// [`LeaseError`] of the first one that cannot be written; the others have been tried.
-pub async fn release(store: &dyn LeaseStore, segment: &str, claim: &Claim) -> Result<(), LeaseError> {
-    let mut result = Ok(());
-    for kind in [LeaseKind::Ip, LeaseKind::Mac] {
-        for lease in store.held(kind, segment, claim).await? {
-            result = result.and(write_status(store, lease, quarantined).await.map(|_| ()));
-        }
-    }
-    result
-}
-
-/// Where a lease is in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Node.
-    pub node: String,
-    /// Pod.
-    pub pod: String,
-    /// CNI's container id.
-    pub container_id: String,
-}
-
-/// Notes on the leases of `claim` on `segment` where they are in use.
-///
-/// # Errors
-/// [`LeaseError`].
-pub async fn bind(store: &dyn LeaseStore, segment: &str, claim: &Claim, place: &Place) -> Result<(), LeaseError> {
-    set_place(store, segment, claim, |status| {
-        status.node = Some(place.node.clone());
-        status.pod = Some(place.pod.clone());
-        status.container_id = Some(place.container_id.clone());
-    })
-    .await
-}
-
-/// Notes that the leases of `claim` on `segment` are not in use in that container any more.
-///
-/// # Errors
-/// [`LeaseError`].
-pub async fn unbind(
+/// Gives up what the claim held and does not ask for any more, unless it is in use somewhere: then the next
+/// call does.
+async fn give_up_others(
     store: &dyn LeaseStore,
-    segment: &str,
-    claim: &Claim,
-    container_id: &str,
+    request: &Request<'_>,
+    allocation: &Allocation,
 ) -> Result<(), LeaseError> {
-    set_place(store, segment, claim, |status| {
-        if status.container_id.as_deref() == Some(container_id) {
-            (status.node, status.pod, status.container_id) = (None, None, None);
-        }
-    })
-    .await
-}
-
-async fn set_place(
-    store: &dyn LeaseStore,
-    segment: &str,
-    claim: &Claim,
-    set: impl Fn(&mut LeaseStatus),
-) -> Result<(), LeaseError> {
-    let changed = |mut lease: Lease| {
-        let before = lease.status().cloned();
-        set(status_mut(&mut lease));
-        (lease.status() != before.as_ref().or(Some(&LeaseStatus::default()))).then_some(lease)
-    };
     for kind in [LeaseKind::Ip, LeaseKind::Mac] {
-        for lease in store.held(kind, segment, claim).await? {
-            write_status(store, lease, changed).await?;
+        for lease in store.held(kind, &request.network.segment, request.claim).await? {
+            let wanted = match &lease {
+                Lease::Ip(lease) => allocation.addresses.iter().any(|address| address.ip() == lease.spec.address),
+                Lease::Mac(lease) => lease.spec.address == allocation.mac.to_string(),
+            };
+            let in_use = lease.status().is_some_and(|status| status.container_id.is_some());
+            if !wanted && !in_use {
+                write_status(store, lease, quarantined).await?;
+            }
         }
     }
     Ok(())
-}
-
-/// Writes what `change` makes of the lease's status, unless that is what it has.
-async fn write_status(
-    store: &dyn LeaseStore,
-    mut lease: Lease,
-    change: impl Fn(Lease) -> Option<Lease>,
-) -> Result<Lease, LeaseError> {
-    for attempt in 1.. {
-        let Some(wanted) = change(lease.clone()) else { return Ok(lease) };
-        match store.update_status(wanted).await {
-            Err(LeaseError::Changed { kind, name }) if attempt < ATTEMPTS => match store.get(kind, &name).await? {
-                Some(present) if present.uid() == lease.uid() => lease = present,
-                _ => return Err(LeaseError::Changed { kind, name }),
-            },
-            result => return result,
-        }
-    }
-    Ok(lease)
 }
 
 struct Call<'a> {

@@ -7,15 +7,17 @@
 mod allocate;
 mod file;
 mod quarantine;
+mod status;
 
 use std::fmt;
 
 use futures::future::BoxFuture;
 use holdfast_api::lease::{Claim, IPLease, LeaseStatus, MACLease};
 
-pub use allocate::{AllocateError, Allocation, Holder, Place, Request, allocate, bind, release, unbind};
+pub use allocate::{AllocateError, Allocation, Holder, Request, allocate};
 pub use file::{FileStore, OpenError};
 pub use quarantine::{QUARANTINED, is_quarantined, sweep};
+pub use status::{Place, bind, release, unbind};
 
 /// Label of a lease that lives and ends with a pod on this node; those of VMs have none.
 pub const NODE_LABEL: &str = "holdfast.io/node";

@@ -221,14 +221,15 @@ impl Registry {
     /// [`DiskError`]: nothing has changed.
     pub async fn put(&self, _hold: &Hold, record: Record) -> Result<(), DiskError> {
         let registry = self.clone();
+        let key = record.key.clone();
         let write = move || {
             registry.inner.folder.write(&record)?;
             let entry = Entry { record, answered: false, last: Outcome::Unknown };
             registry.state().entries.insert(entry.record.key.clone(), entry);
             Ok(())
         };
-        // A panic of the closure is a defect; it must not look like a success.
-        tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        let lost = |error| self.inner.folder.write_lost(&key, error);
+        tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(lost(error)))
     }
 
     /// Takes a key out of the registry and has what was made for it removed behind the caller's back: devices

@@ -128,6 +128,11 @@ impl Folder {
         })
     }
 
+    /// The error of a write whose thread did not come back.
+    pub(super) fn write_lost(&self, key: &Key, error: tokio::task::JoinError) -> DiskError {
+        DiskError { verb: "write", path: self.path(key), source: io::Error::other(error) }
+    }
+
     /// Removes a record; one that is not there is a success. Not synced: after a power cut its namespace is
     /// gone as well, and start-up drops it for that.
     ///
