@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use holdfast_net::model::{IfName, PodInterface};
 
@@ -79,6 +80,9 @@ fn path_of(state: &Path, container_id: &str) -> PathBuf {
 }
 
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    // One writer at a time: that of a task which was dropped may still be at work, with the same temporary file.
+    static WRITER: Mutex<()> = Mutex::new(());
+    let _alone = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let temporary = path.with_extension("tmp");
