@@ -2,7 +2,7 @@
 //!
 //! A device node that opens, and even a vCPU that is created, prove nothing: under a hypervisor without nested
 //! virtualisation KVM may offer both and then interpret each guest instruction, or fail on the first. So the
-//! probe runs guest code ([`guest`]) and looks at the time.
+//! probe runs guest code (`guest`) and looks at the time.
 //!
 //! Invariant: [`probe`] returns within its deadline whatever the kernel does with the vCPU.
 

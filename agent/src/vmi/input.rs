@@ -27,7 +27,7 @@ pub struct Sandbox {
     pub netns: PathBuf,
     /// What the launcher sees as /var/run/kubevirt; it leaves `final.json` here.
     pub share_dir: PathBuf,
-    /// What the launcher sees as /var/run/kubevirt-private/<VMI uid>: the console's socket.
+    /// What the launcher sees as `/var/run/kubevirt-private/<VMI uid>`: the console's socket.
     pub private_dir: PathBuf,
     /// Where the launcher listens.
     pub launcher_socket: PathBuf,

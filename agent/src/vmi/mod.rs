@@ -1,8 +1,9 @@
 //! One VMI on this node: its NICs wired, its launcher told what to run, its state reported.
 //!
 //! Reading order: [`input`] is what a VMI's task is given, [`nics`] makes bindings of it (pure), [`record`] writes
-//! down what cannot be read back, [`launcher`] speaks to the launcher, [`task`] is the level-triggered loop over
-//! these, [`report`] is what it says, and [`status`] makes the VMI's status and events of a report (pure).
+//! down what cannot be read back, [`wire`] brings the bindings about, [`launcher`] speaks to the launcher, [`task`] is
+//! the handle of the task and `worker` its level-triggered loop over all these, [`report`] is what it says, and
+//! [`status`] makes the VMI's status and events of a report (pure).
 //!
 //! Invariants: a task that is dropped, at whatever instruction, leaves the VM and its network as they are; a
 //! task that starts finds them and changes nothing about a healthy one; a pod interface is recorded before

@@ -114,7 +114,9 @@ impl CommandError {
     /// Whether the command does not fit the VMI's state (HTTP 409), as opposed to a failure (HTTP 500).
     pub fn is_conflict(&self) -> bool {
         match self {
-            Self::NotRunning | Self::AlreadyPaused | Self::NotPaused | Self::Paused | Self::NoGuestAgent => true,
+            Self::NotRunning | Self::AlreadyPaused | Self::NotPaused | Self::Paused => true,
+            // Clients of the KubeVirt API get a 500 for this one.
+            Self::NoGuestAgent => false,
             Self::Launcher(LauncherError::Refused { failure, .. }) => {
                 failure.class == holdfast_agent_api::launcher::FailureClass::Conflict
             }
