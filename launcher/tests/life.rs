@@ -1,4 +1,5 @@
 //! A real guest under a real launcher, from start to end.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod sandbox;
 

@@ -1,5 +1,6 @@
 //! What the guest can see is what upstream's guests have seen: the live domain of a real libvirt, element by element,
 //! against two recorded ones; and the slots that we give out against those that libvirt itself would give.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod sandbox;
 #[path = "sandbox/tree.rs"]

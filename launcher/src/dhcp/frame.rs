@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use dhcproto::v4::{Message, MessageType};
-use dhcproto::{Decodable, Decoder, Encodable};
+use dhcproto::Encodable;
+use dhcproto::v4::{HType, Message, MessageType, OptionCode, borrowed};
 use etherparse::{LinkSlice, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 
 use super::{Lease, answer};
@@ -25,9 +25,35 @@ pub fn reply(lease: &Lease, frame: &[u8]) -> Option<Vec<u8>> {
     if udp.destination_port() != SERVER_PORT || ethernet.source() != lease.mac.octets() {
         return None;
     }
-    let message = Message::decode(&mut Decoder::new(udp.payload())).ok()?;
+    let message = read(udp.payload())?;
     let answer = answer(lease, &message)?;
     wrap(lease, &answer)
+}
+
+/// Reads as much of a request as decides on its answer. The crate's decoder of whole messages panics on some options
+/// that a guest may get wrong, so only these few, which it reads safely, are given to it.
+fn read(payload: &[u8]) -> Option<Message> {
+    let raw = borrowed::Message::new(payload).ok()?;
+    if raw.htype() != HType::Eth || raw.hlen() != 6 {
+        return None;
+    }
+    let (own, next) = (raw.ciaddr(), raw.giaddr());
+    let mut message =
+        Message::new_with_id(raw.xid(), own, Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED, next, raw.chaddr());
+    message.set_opcode(raw.opcode()).set_htype(raw.htype()).set_flags(raw.flags());
+    for option in raw.opts() {
+        let decides = matches!(
+            option.code(),
+            OptionCode::MessageType
+                | OptionCode::RequestedIpAddress
+                | OptionCode::ServerIdentifier
+                | OptionCode::ClientIdentifier
+        );
+        if decides {
+            message.opts_mut().insert(option.into_option().ok()?);
+        }
+    }
+    Some(message)
 }
 
 /// To whom an answer goes (RFC 2131, 4.1): a client without an address that cannot take unicast asks for broadcast.

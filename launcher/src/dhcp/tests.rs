@@ -176,14 +176,17 @@ proptest! {
     #[test]
     fn never_panics_on_damage(
         damage in proptest::collection::vec((0usize..300, any::<u8>()), 0..8),
-        cut in 0usize..400,
-        tail in proptest::collection::vec(any::<u8>(), 0..80),
+        cut in 200usize..700,
+        options in proptest::collection::vec((1u8..255, proptest::collection::vec(any::<u8>(), 0..40)), 0..8),
     ) {
         let mut request = asking_for(ADDRESS);
         request.opts_mut().insert(DhcpOption::ClientIdentifier(vec![1, 2, 3]));
         let mut bytes = request.to_vec().unwrap();
         bytes.pop();
-        bytes.extend(tail);
+        for (code, value) in options {
+            bytes.extend([code, value.len() as u8]);
+            bytes.extend(value);
+        }
         for (at, value) in damage {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;

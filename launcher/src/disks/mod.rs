@@ -9,6 +9,8 @@ mod container_disk;
 mod empty_disk;
 mod host_disk;
 mod qcow2;
+#[cfg(test)]
+mod tests;
 
 use std::fs::OpenOptions;
 use std::io;

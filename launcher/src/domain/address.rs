@@ -47,14 +47,17 @@ impl Address {
     }
 }
 
-/// Reads `0000:81:01.0`, the form of the spec's `pciAddress`.
+/// More buses than there is room for root ports.
+const BUSES: u8 = 200;
+
+/// Reads `0000:81:01.0`, the form of the spec's `pciAddress`; none for what no machine of ours has.
 pub(super) fn parse(text: &str) -> Option<Pci> {
     let (domain, rest) = text.split_once(':')?;
     let (bus, rest) = rest.split_once(':')?;
     let (slot, function) = rest.split_once('.')?;
     let hex = |digits: &str| u8::from_str_radix(digits, 16).ok();
     let pci = Pci { bus: hex(bus)?, slot: hex(slot)?, function: hex(function)? };
-    (domain == "0000" && pci.slot < 32 && pci.function < 8).then_some(pci)
+    (domain == "0000" && pci.bus < BUSES && pci.slot < 32 && pci.function < 8).then_some(pci)
 }
 
 /// An `<alias>` that the user chose by naming the device: `ua-<name>`.

@@ -19,10 +19,29 @@ pub(super) struct Features {
     vmport: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     smm: Option<State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcg: Option<Tcg>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Empty {}
+
+#[derive(Clone, Debug, Serialize)]
+struct Tcg {
+    #[serde(rename = "tb-cache")]
+    cache: TranslationCache,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct TranslationCache {
+    #[serde(rename = "@unit")]
+    unit: &'static str,
+    #[serde(rename = "$text")]
+    mib: u32,
+}
+
+/// Cache of translated code of an emulated CPU. QEMU would take up to 1 GiB; a whole distribution runs well in this.
+const TRANSLATION_CACHE_MIB: u32 = 128;
 
 #[derive(Clone, Debug, Serialize)]
 struct Apic {
@@ -108,7 +127,7 @@ fn state(feature: &Option<FeatureState>) -> Option<State> {
 }
 
 /// ACPI unless it is turned off; what else the spec lists; never VMware's I/O port.
-pub(super) fn build(spec: &DomainSpec) -> Features {
+pub(super) fn build(spec: &DomainSpec, emulation: bool) -> Features {
     let features = spec.features.clone().unwrap_or_default();
     let on = |feature: &FeatureState| feature.enabled != Some(false);
     let apic = features.apic.as_ref().filter(|apic| apic.enabled != Some(false));
@@ -126,6 +145,7 @@ pub(super) fn build(spec: &DomainSpec) -> Features {
         pvspinlock: state(&features.pvspinlock),
         vmport: State { state: "off" },
         smm: state(&features.smm),
+        tcg: emulation.then_some(Tcg { cache: TranslationCache { unit: "MiB", mib: TRANSLATION_CACHE_MIB } }),
     }
 }
 

@@ -18,6 +18,8 @@ mod memory;
 mod pci;
 mod peripherals;
 mod refused;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -165,7 +167,7 @@ pub fn build(input: &Input<'_>) -> Result<Domain, DomainError> {
         vcpus: vcpus.slots(),
         iothreads: iothreads::plan(spec, vcpus.current()).count(),
         os: firmware::os(spec),
-        features: features::build(spec),
+        features: features::build(spec, input.emulation),
         cpu: cpu::build(spec, &vcpus),
         clock: clock::build(spec),
         on_poweroff: "destroy",
@@ -179,7 +181,7 @@ pub fn build(input: &Input<'_>) -> Result<Domain, DomainError> {
 fn devices(input: &Input<'_>, spare: usize, bridge: Option<u8>) -> Result<(Devices, pci::Slots), DomainError> {
     let spec = &input.vmi.spec.domain.devices;
     let current = cpu::topology(&input.vmi.spec.domain).current();
-    let mut slots = pci::Slots::new(display::wanted(spec), bridge);
+    let mut slots = pci::Slots::new(display::wanted(spec), pci::reserved(spec), bridge);
     // The order of these calls is the order in which slots are taken: that of libvirt, which upstream leaves it to.
     let interfaces = interface::build(input, &mut slots)?;
     slots.keep_free(spare);

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use holdfast_api::kubevirt::Devices;
 use serde::Serialize;
 
-use super::address::{Address, Pci, virtio_model};
+use super::address::{self, Address, Pci, virtio_model};
 
 /// `<controller>`.
 #[derive(Clone, Debug, Serialize)]
@@ -19,7 +19,7 @@ pub(super) struct Controller {
     #[serde(rename = "@type")]
     kind: &'static str,
     #[serde(rename = "@index")]
-    index: u8,
+    index: u16,
     #[serde(rename = "@model", skip_serializing_if = "Option::is_none")]
     model: Option<&'static str>,
     #[serde(rename = "model", skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ struct Model {
 #[derive(Clone, Debug, Serialize)]
 struct Target {
     #[serde(rename = "@chassis")]
-    chassis: u8,
+    chassis: u16,
     #[serde(rename = "@port")]
     port: String,
 }
@@ -64,23 +64,35 @@ pub(super) struct Slots {
     first_slot: u8,
     buses: Vec<Bus>,
     kept_free: BTreeSet<u8>,
+    /// Buses on which the spec has put devices by itself.
+    reserved: BTreeSet<u8>,
     /// The bridge's number, where an earlier placement has found it.
     bridge: Option<u8>,
 }
 
 impl Slots {
     /// An empty machine, with or without a graphics adapter in slot 1; `bridge` is what [`Slots::bridge`] said after
-    /// the same devices were placed before.
-    pub(super) fn new(graphics: bool, bridge: Option<u8>) -> Self {
+    /// the same devices were placed before. Nothing else is placed on the buses of `reserved`.
+    pub(super) fn new(graphics: bool, reserved: BTreeSet<u8>, bridge: Option<u8>) -> Self {
         let first_slot = if graphics { 2 } else { 1 };
-        let mut slots = Self { first_slot, buses: Vec::new(), kept_free: BTreeSet::new(), bridge };
+        let mut slots = Self { first_slot, buses: Vec::new(), kept_free: BTreeSet::new(), reserved, bridge };
         if bridge.is_some() {
             slots.add_port();
         }
         slots
     }
 
+    /// Adds ports up to one on which the spec has put nothing by itself, and returns that one's bus.
     fn add_port(&mut self) -> u8 {
+        loop {
+            let bus = self.add_bus();
+            if !self.reserved.contains(&bus) {
+                return bus;
+            }
+        }
+    }
+
+    fn add_bus(&mut self) -> u8 {
         self.add_bridge_where_it_belongs();
         let ports = self.buses.iter().filter(|bus| matches!(bus, Bus::Port(_))).count();
         self.buses.push(Bus::Port(ports as u8));
@@ -112,10 +124,10 @@ impl Slots {
             self.buses.push(Bus::Bridge { behind, taken: 0 });
         }
         let mut at = Pci { bus: 0, slot: 0, function: 0 };
-        for (bus, number) in self.buses.iter_mut().zip(1..) {
+        for (bus, number) in self.buses.iter_mut().zip(1u16..) {
             if let Bus::Bridge { taken, .. } = bus {
                 *taken += 1;
-                at = Pci { bus: number, slot: *taken, function: 0 };
+                at = Pci { bus: number as u8, slot: *taken, function: 0 };
             }
         }
         at
@@ -141,10 +153,13 @@ impl Slots {
 
     /// The root, its ports and the bridge, and one more free port.
     pub(super) fn controllers(mut self) -> Vec<Controller> {
+        while self.reserved.last().is_some_and(|last| usize::from(*last) > self.buses.len()) {
+            self.add_bus();
+        }
         self.add_port();
         let mut controllers = vec![Controller::new("pci", Some("pcie-root"), None)];
         let ports = self.buses.iter().filter(|bus| matches!(bus, Bus::Port(_))).count() as u8;
-        for (bus, index) in self.buses.iter().zip(1u8..) {
+        for (bus, index) in self.buses.iter().zip(1u16..) {
             let controller = match *bus {
                 Bus::Port(nth) => self.root_port(nth, index, ports),
                 Bus::Bridge { behind, .. } => Controller {
@@ -162,7 +177,7 @@ impl Slots {
         controllers
     }
 
-    fn root_port(&self, nth: u8, index: u8, ports: u8) -> Controller {
+    fn root_port(&self, nth: u8, index: u16, ports: u8) -> Controller {
         let (slot, function) = (self.first_slot + nth / 8, nth % 8);
         let address = Address::from(Pci { bus: 0, slot, function });
         let shared = function == 0 && nth + 1 < ports;
@@ -175,6 +190,13 @@ impl Slots {
             address: Some(if shared { address.multifunction() } else { address }),
         }
     }
+}
+
+/// The buses behind root ports on which the spec puts devices by itself.
+pub(super) fn reserved(devices: &Devices) -> BTreeSet<u8> {
+    let disks = devices.disks.iter().filter_map(|disk| disk.disk.as_ref()?.pci_address.as_deref());
+    let interfaces = devices.interfaces.iter().filter_map(|interface| interface.pci_address.as_deref());
+    disks.chain(interfaces).filter_map(address::parse).map(|pci| pci.bus).filter(|bus| *bus > 0).collect()
 }
 
 /// Whether the VM has something on USB.

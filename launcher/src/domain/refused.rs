@@ -25,6 +25,7 @@ const RULES: &[Rule] = &[
     ("spec.domain.firmware.bootloader.efi", |s| {
         s.domain.firmware.as_ref().and_then(|f| f.bootloader.as_ref()).is_some_and(|b| b.efi.is_some())
     }),
+    ("spec.accessCredentials", |s| !s.access_credentials.is_empty()),
     ("spec.domain.launchSecurity", |s| s.domain.launch_security.is_some()),
     ("spec.domain.cpu.dedicatedCpuPlacement", |s| {
         s.domain.cpu.as_ref().is_some_and(|c| c.dedicated_cpu_placement == Some(true))
