@@ -46,11 +46,13 @@ fn print(value: &Value, done: ExitCode) -> ExitCode {
 
 /// Serves one call. `version` becomes the configuration's own as soon as it is known, for the error object.
 fn run(version: &mut String) -> Result<Value, CniError> {
-    let invocation = Invocation::from_env()?;
-    let config = read_config()?;
-    if let Some(told) = config.get("cniVersion").and_then(Value::as_str) {
+    // Read before anything is refused, so that the refusal has its version and the runtime its pipe.
+    let config = read_config();
+    if let Some(told) = config.as_ref().ok().and_then(|config| config.get("cniVersion")?.as_str()) {
         told.clone_into(version);
     }
+    let invocation = Invocation::from_env()?;
+    let config = config?;
     let verb = match invocation.command {
         Command::Version => return Ok(json!({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS})),
         Command::Agent(verb) => verb,
