@@ -31,7 +31,12 @@ pub(super) async fn apply_run(
     executors: &Executors<'_>,
 ) -> Result<Vec<Result<Outcome, StepError>>, WiringError> {
     let Some(first) = ops.first() else { return Ok(Vec::new()) };
-    let Some(netns) = first.inside() else { return Ok(vec![outside(first, executors).await?]) };
+    let Some(netns) = first.inside() else {
+        // Ports that are asked for at the same time go to the switch in one transaction.
+        let kind = std::mem::discriminant(first);
+        let alike = ops.iter().take_while(|op| std::mem::discriminant(*op) == kind);
+        return futures::future::try_join_all(alike.map(|op| outside(op, executors))).await;
+    };
     let run = ops.iter().take_while(|op| op.inside() == Some(netns));
     let steps: Vec<(Op, Option<File>)> = run
         .map(|op| match op {

@@ -3,7 +3,7 @@
 use crate::desired::{Link, Netns, PortFlags, TxChecksum};
 use crate::mark::LinkMark;
 use crate::model::IfName;
-use crate::observed::{Master, ObservedLink, ObservedState};
+use crate::observed::{Master, ObservedLink, ObservedPortFlags, ObservedState};
 use crate::op::Op;
 
 /// A link that is there, or will be when its turn comes.
@@ -62,19 +62,25 @@ impl Target<'_> {
     }
 
     fn diff_port(&self, want: &Link, have: &ObservedLink, ops: &mut Vec<Op>) {
+        let mut present = have.port;
         match &want.master {
             Some(master) if have.master != Some(Master::Name(master.clone())) => {
                 let (netns, link) = self.at();
                 ops.push(Op::SetMaster { netns, link, master: master.clone() });
+                // What was read is of the bridge before; a new port begins with the defaults.
+                present = None;
             }
-            // A port of the kernel's Open vSwitch has a master as well: that one is the switch's affair.
-            None if want.kind.mark().is_some() && have.port.is_some() => {
-                let (netns, link) = self.at();
-                ops.push(Op::ClearMaster { netns, link });
+            None if want.kind.mark().is_some() => {
+                // A port of the kernel's Open vSwitch has a master as well: that one is the switch's affair.
+                if have.port.is_some() {
+                    let (netns, link) = self.at();
+                    ops.push(Op::ClearMaster { netns, link });
+                }
+                return;
             }
             Some(_) | None => {}
         }
-        let flags = missing_flags(want.port, have);
+        let flags = missing_flags(want.port, present);
         if flags != PortFlags::default() {
             let (netns, link) = self.at();
             ops.push(Op::SetPortFlags { netns, link, flags });
@@ -117,10 +123,9 @@ impl Target<'_> {
     }
 }
 
-/// The flags that differ.
-fn missing_flags(want: PortFlags, have: &ObservedLink) -> PortFlags {
+/// The flags that differ; all where nothing is known of the port.
+fn missing_flags(want: PortFlags, have: Option<ObservedPortFlags>) -> PortFlags {
     let PortFlags { learning, isolated, hairpin } = want;
-    let have = have.port;
     PortFlags {
         learning: learning.filter(|flag| have.is_none_or(|have| have.learning != *flag)),
         isolated: isolated.filter(|flag| have.is_none_or(|have| have.isolated != *flag)),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 mod bindings;
+mod links;
 mod linux_bridge;
 mod ovs;
 mod pods;

@@ -61,6 +61,7 @@ impl<'a> Switch<'a> {
                 .env("OVS_LOGDIR", &self.dir)
                 .env("OVS_DBDIR", &self.dir)
                 .stdin(Stdio::null())
+                .stderr(Stdio::null())
                 .spawn()
                 .unwrap()
         });

@@ -28,7 +28,8 @@ const TRANSACT_DEADLINE: Duration = Duration::from_secs(5);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 /// How long the server may be silent before it is asked whether it is there, and then again until it is given up.
 const ECHO_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the first request of a batch waits for others: the switch takes as long for fifty ports as for one.
+/// How long after a transaction further requests are collected: the switch takes as long for fifty ports as for one.
+/// The first of a burst is not kept waiting.
 const BATCH_WINDOW: Duration = Duration::from_millis(2);
 
 /// What the task shares with those who ask.
@@ -181,6 +182,9 @@ impl Session {
                 }
                 request = self.requests.recv() => {
                     pending.collect(request.ok_or(Over::NoMoreRequests)?);
+                    while let Ok(request) = self.requests.try_recv() {
+                        pending.collect(request);
+                    }
                 }
                 () = sleep_until(batch_at.unwrap_or(echo_at)), if batch_at.is_some() => {
                     pending.send_at = None;
@@ -243,6 +247,8 @@ struct Pending {
     collecting: Vec<Request>,
     /// When.
     send_at: Option<Instant>,
+    /// When the last transaction was sent.
+    last_sent: Option<Instant>,
     /// Sent, by the id of their transaction, with the time until which an answer is due.
     sent: HashMap<u64, (Vec<Request>, Instant)>,
     last_id: u64,
@@ -251,7 +257,9 @@ struct Pending {
 impl Pending {
     fn collect(&mut self, request: Request) {
         self.collecting.push(request);
-        self.send_at.get_or_insert_with(|| Instant::now() + BATCH_WINDOW);
+        let now = Instant::now();
+        let next = self.last_sent.map_or(now, |last| now.max(last + BATCH_WINDOW));
+        self.send_at.get_or_insert(next);
     }
 
     fn overdue(&self) -> bool {
@@ -264,8 +272,9 @@ async fn send(stream: &mut Stream, pending: &mut Pending, batch: Vec<Request>) -
     let operations = batch.iter().flat_map(|request| request.operations.iter().cloned());
     let params: Vec<Value> = [json!(DATABASE)].into_iter().chain(operations).collect();
     pending.last_id += 1;
-    let id = pending.last_id;
-    pending.sent.insert(id, (batch, Instant::now() + TRANSACT_DEADLINE));
+    let (id, now) = (pending.last_id, Instant::now());
+    pending.last_sent = Some(now);
+    pending.sent.insert(id, (batch, now + TRANSACT_DEADLINE));
     stream.send(json!({"method": "transact", "params": params, "id": id})).await
 }
 
