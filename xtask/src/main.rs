@@ -7,6 +7,8 @@ mod crds;
 mod demo;
 mod deps;
 mod dist;
+#[cfg(test)]
+mod docs;
 mod guest;
 mod leaks;
 mod process;

@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// The table, and after it, as the last lines, what cargo itself said.
 fn print_summary(runs: &[(Suite, Run, Result<()>)]) {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["suite", "seconds", "passed", "failed", "leaks", ""]);
+    table.load_style(presets::ASCII_MARKDOWN).set_header(["suite", "seconds", "passed", "failed", "leaks", ""]);
     for (suite, run, leaks) in runs {
         let mut notes: Vec<String> = [&run.outcome, leaks]
             .into_iter()
