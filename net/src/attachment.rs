@@ -148,3 +148,51 @@ fn add_gateway(state: &mut DesiredState, bridge: &IfName, gateway: &BridgeGatewa
         host.tables.insert(OwnedTable::of_bridge(Family::Inet, bridge), table);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment(backend: Backend) -> Attachment {
+        Attachment {
+            id: AttachmentId { container_id: "c".to_owned(), ifname: "eth0".parse().unwrap() },
+            netns: "/run/netns/c".into(),
+            backend,
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            mtu: 1500,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            owner: "default/pod/net".to_owned(),
+        }
+    }
+
+    fn on_ovs(vlan: Vlan) -> Attachment {
+        attachment(Backend::Ovs { bridge: "br0".to_owned(), vlan })
+    }
+
+    #[test]
+    fn refuses_what_no_host_can_do() {
+        assert_eq!(validate(&on_ovs(Vlan::Access(4094))), Ok(()));
+        assert_eq!(validate(&on_ovs(Vlan::Access(4095))), Err(AttachmentError::Vlan(4095)));
+        let trunk = |tags, native| on_ovs(Vlan::Trunk { tags, native });
+        assert_eq!(validate(&trunk(Vec::new(), Some(1))), Err(AttachmentError::EmptyTrunk));
+        assert_eq!(validate(&trunk(vec![1], Some(0))), Err(AttachmentError::Vlan(0)));
+        let multicast = Attachment { mac: MacAddr([1, 0, 0, 0, 0, 0]), ..on_ovs(Vlan::Untagged) };
+        assert_eq!(validate(&multicast), Err(AttachmentError::Mac(multicast.mac)));
+        let tiny = Attachment { mtu: 67, ..on_ovs(Vlan::Untagged) };
+        assert_eq!(validate(&tiny), Err(AttachmentError::Mtu(67)));
+    }
+
+    #[test]
+    fn two_gateways_of_one_bridge_must_agree() {
+        let with = |address: &str, container: &str| {
+            let gateway = BridgeGateway { addresses: vec![address.parse().unwrap()], masquerade: true };
+            let backend = Backend::LinuxBridge { bridge: "hf-pod0".parse().unwrap(), gateway: Some(gateway) };
+            let id = AttachmentId { container_id: container.to_owned(), ifname: "eth0".parse().unwrap() };
+            desired(&Attachment { id, netns: container.into(), ..attachment(backend) })
+        };
+        assert!(with("10.0.0.1/24", "a").merge(with("10.0.0.1/24", "b")).is_ok());
+        let error = with("10.0.0.1/24", "a").merge(with("10.0.1.1/24", "b")).unwrap_err();
+        assert_eq!(error.object, "link `hf-pod0` in host");
+    }
+}

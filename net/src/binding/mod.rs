@@ -194,6 +194,91 @@ fn ipv4_routes(pod: &PodInterface) -> (Option<std::net::Ipv4Addr>, Vec<crate::mo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Delivery, StaticRoute};
+
+    fn bound(method: BindingMethod) -> Binding {
+        Binding {
+            nic: "default".to_owned(),
+            netns: "/run/netns/c".into(),
+            pod_interface: "eth0".parse().unwrap(),
+            pod: PodInterface {
+                mac: "02:00:00:00:00:01".parse().unwrap(),
+                mtu: 1450,
+                addresses: vec!["2001:db8::5/64".parse().unwrap(), "10.7.0.5/24".parse().unwrap()],
+                routes: vec![
+                    StaticRoute {
+                        destination: "0.0.0.0/0".parse().unwrap(),
+                        gateway: Some("10.7.0.1".parse().unwrap()),
+                    },
+                    StaticRoute { destination: "192.0.2.0/24".parse().unwrap(), gateway: None },
+                ],
+            },
+            method,
+            guest_mac: "02:00:00:00:00:09".parse().unwrap(),
+            tap_owner: (107, 107),
+            queues: 1,
+            link_up: true,
+            delivery: None,
+            hostname: "guest".to_owned(),
+        }
+    }
+
+    fn masquerade() -> BindingMethod {
+        BindingMethod::Masquerade { cidr: "10.0.2.0/24".parse().unwrap(), ports: Vec::new() }
+    }
+
+    #[test]
+    fn a_masqueraded_guest_has_an_address_of_its_own_inside_and_the_pods_outside() {
+        let nic = guest_nic(&bound(masquerade())).unwrap();
+        let lease = nic.dhcp_v4.unwrap();
+        assert_eq!(lease.address.to_string(), "10.0.2.2/24");
+        assert_eq!((lease.server.to_string(), lease.router), ("10.0.2.1".to_owned(), Some(lease.server)));
+        assert_eq!(nic.addresses, bound(masquerade()).pod.addresses);
+        assert_eq!((nic.tap.as_str(), nic.mtu, nic.queues), ("tap0", 1450, 1));
+    }
+
+    #[test]
+    fn a_bridged_guest_inherits_what_the_pod_interface_had() {
+        let lease = guest_nic(&bound(BindingMethod::Bridge)).unwrap().dhcp_v4.unwrap();
+        assert_eq!(lease.address.to_string(), "10.7.0.5/24");
+        assert_eq!(lease.router.map(|router| router.to_string()), Some("10.7.0.1".to_owned()));
+        assert_eq!(lease.routes.len(), 1);
+        assert_eq!(lease.hostname.as_deref(), Some("guest"));
+    }
+
+    #[test]
+    fn a_bridged_guest_gets_what_its_network_delivers() {
+        let mut binding = bound(BindingMethod::Bridge);
+        let delivery = Delivery {
+            addresses: vec!["10.8.0.9/30".parse().unwrap()],
+            dns: vec!["10.8.0.10".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            dhcp_v4: true,
+            ..Delivery::default()
+        };
+        binding.delivery = Some(delivery.clone());
+        let nic = guest_nic(&binding).unwrap();
+        let lease = nic.dhcp_v4.unwrap();
+        // No gateway, yet a server needs an identifier that is not the guest's.
+        assert_eq!((lease.router, lease.server.to_string()), (None, "10.8.0.10".to_owned()));
+        assert_eq!(lease.dns.len(), 1);
+        assert_eq!(nic.addresses, delivery.addresses);
+        binding.delivery = Some(Delivery { dhcp_v4: false, ..delivery });
+        assert_eq!(guest_nic(&binding).unwrap().dhcp_v4, None);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_bound() {
+        let reason = |binding: &Binding| desired(binding).unwrap_err().to_string();
+        let small = BindingMethod::Masquerade { cidr: "10.0.2.0/31".parse().unwrap(), ports: Vec::new() };
+        assert!(reason(&bound(small)).contains("vmNetworkCIDR `10.0.2.0/31`"));
+        let mut binding = bound(masquerade());
+        binding.pod.addresses.pop();
+        assert!(reason(&binding).contains("pod interface `eth0` has no IPv4 address"));
+        let none = Binding { queues: 0, ..bound(BindingMethod::Bridge) };
+        assert!(reason(&none).contains("0 queues, valid is 1 to 256"));
+        let multicast = Binding { guest_mac: MacAddr::BROADCAST, ..bound(BindingMethod::Bridge) };
+        assert!(reason(&multicast).contains("multicast"));
+    }
 
     #[test]
     fn names_taps_and_bridges_after_the_pod_interface() {

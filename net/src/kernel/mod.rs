@@ -32,7 +32,7 @@ use self::ovsdb::Ovs;
 use crate::desired::{DesiredState, Netns};
 use crate::mark::{DOOMED_LINK_GROUP, LINK_GROUP, Mark};
 use crate::model::{AttachmentId, IfName, PodInterface, StaticRoute};
-use crate::observed::ObservedState;
+use crate::observed::{ObservedNamespace, ObservedOvs, ObservedState};
 use crate::op::Op;
 use crate::plan::{Plan, PlanError};
 
@@ -110,7 +110,8 @@ impl Wiring {
     /// When something cannot be observed, or no plan leads to what is desired.
     pub async fn plan(&self, desired: &DesiredState) -> Result<Plan, WiringError> {
         let entered = self.enter(desired).await?;
-        let observed = self.observe(desired, &entered).await?;
+        let namespaces = self.observe_namespaces(desired, &entered).await?;
+        let observed = ObservedState { namespaces, ovs: self.observe_ovs(desired).await? };
         Ok(crate::plan::plan(desired, &observed)?)
     }
 
@@ -127,10 +128,11 @@ impl Wiring {
     }
 
     /// Removes all that these attachments have on the host, in groups, and what they shared with others if nobody uses
-    /// it any more. What is not there is a success; a step that fails does not keep the others from being done.
+    /// it any more. What is not there is a success; a step that fails, or a switch that does not answer, does not keep
+    /// the rest from being done.
     ///
     /// # Errors
-    /// All steps that failed.
+    /// All steps that failed; [`WiringError::Ovs`] where ports may be left for another attempt.
     pub async fn remove(&self, ids: &[AttachmentId]) -> Result<ApplyReport, WiringError> {
         let mut report = {
             let _wiring = self.shared.read().await;
@@ -196,11 +198,19 @@ impl Wiring {
         let executors = self.executors(&entered);
         let mut report = ApplyReport::default();
         let mut plan = Plan::default();
+        let mut unreachable = None;
         for round in 1..=ROUNDS {
-            let observed = self.observe(desired, &entered).await?;
-            plan = crate::plan::plan(desired, &observed)?;
+            let namespaces = self.observe_namespaces(desired, &entered).await?;
+            let ovs = match self.observe_ovs(desired).await {
+                Err(error) if teardown => {
+                    unreachable = Some(error);
+                    None
+                }
+                observed => observed?,
+            };
+            plan = crate::plan::plan(desired, &ObservedState { namespaces, ovs })?;
             if plan.is_empty() {
-                return Ok(report);
+                return unreachable.map_or(Ok(report), Err);
             }
             report.rounds = round;
             let failures = apply_all(&plan, &executors, teardown, &mut report).await?;
@@ -256,7 +266,11 @@ impl Wiring {
         }
     }
 
-    async fn observe(&self, desired: &DesiredState, entered: &Entered) -> Result<ObservedState, WiringError> {
+    async fn observe_namespaces(
+        &self,
+        desired: &DesiredState,
+        entered: &Entered,
+    ) -> Result<BTreeMap<Netns, ObservedNamespace>, WiringError> {
         let looks = view::views(desired).into_iter().filter_map(|(netns, view)| {
             let namespace = entered.namespaces.get(&netns)?;
             Some(async move {
@@ -267,12 +281,15 @@ impl Wiring {
                 }
             })
         });
-        let namespaces = futures::future::try_join_all(looks).await?.into_iter().collect();
-        let mut state = ObservedState { namespaces, ovs: None };
-        if let (Some(ovs), Some(view)) = (&self.ovs, view::ovs_view(desired)) {
-            state.ovs = ovs.observe(&view).await.map_err(|source| ovs_error(ovs, source))?;
+        Ok(futures::future::try_join_all(looks).await?.into_iter().collect())
+    }
+
+    /// What is of Open vSwitch; none where nothing is asked for, or there is none.
+    async fn observe_ovs(&self, desired: &DesiredState) -> Result<Option<ObservedOvs>, WiringError> {
+        match (&self.ovs, view::ovs_view(desired)) {
+            (Some(ovs), Some(view)) => ovs.observe(&view).await.map_err(|source| ovs_error(ovs, source)),
+            (None, _) | (_, None) => Ok(None),
         }
-        Ok(state)
     }
 }
 

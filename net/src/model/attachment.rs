@@ -58,7 +58,7 @@ pub struct Attachment {
     pub addresses: Vec<IpNetwork>,
     /// Routes to configure in the pod.
     pub routes: Vec<StaticRoute>,
-    /// For people: `namespace/pod/network`. Written on each object that is made.
+    /// For people: `namespace/pod/network`. Written on the OVS port, where there is one.
     pub owner: String,
 }
 

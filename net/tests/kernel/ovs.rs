@@ -125,6 +125,34 @@ fn a_switch_that_comes_back_is_read_anew() {
 }
 
 #[test]
+fn a_teardown_does_what_it_can_while_the_switch_is_away() {
+    let world = World::new();
+    let mut switch = Switch::start(&world);
+    let pod = world.netns();
+    let attachment = world.attachment(&pod, 11, on_ovs(Vlan::Access(10)));
+    let id = std::slice::from_ref(&attachment.id);
+    world.wire(Some(&switch.socket()), async |wiring| {
+        settle(&wiring, &desired(&attachment)).await;
+        // Its socket stays, and nobody listens.
+        switch.kill();
+        // Until the client has noticed, it answers from what it knew.
+        let error = loop {
+            match wiring.plan(&desired(&attachment)).await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.reason(), "OpenVSwitchUnavailable", "{}", chain(&error));
+        let error = wiring.remove(id).await.unwrap_err();
+        assert_eq!(error.reason(), "OpenVSwitchUnavailable", "{}", chain(&error));
+        assert_eq!(pod.links(), Vec::<String>::new());
+        switch.boot();
+        wiring.remove(id).await.unwrap();
+    });
+    assert_eq!(switch.ports(), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_missing_or_taken_is_named() {
     let world = World::new();
     let switch = Switch::start(&world);
