@@ -6,8 +6,10 @@ mod sandbox;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Instant;
 
 use holdfast_agent_api::launcher::{DomainState, Event, FailureClass, GuestInfo, PauseReason, Request, Response};
+use holdfast_net::model::GuestNic;
 use nix::sys::signal::Signal;
 use sandbox::{DEADLINE, Sandbox, UID, nic, put_guest, vmi};
 use serde_json::{Value, json};
@@ -34,7 +36,10 @@ fn a_guest_lives() {
     assert_eq!(sandbox.domain().state, DomainState::None);
     let events = sandbox.watch();
     let spec = vmi("life", guest_volumes());
+    let start = Instant::now();
+    let took = |what: &str| println!("{what}: {:.2?}", start.elapsed());
     let status = sandbox.run(&spec, &[nic("default")]);
+    took("running");
     assert!(status.machine.starts_with("pc-q35-"), "{status:?}");
     assert!(status.emulation);
     let targets = [("root", "vda"), ("seed", "vdb"), ("data", "vdc")];
@@ -42,6 +47,7 @@ fn a_guest_lives() {
 
     // DHCP, cloud-init and the agent, as the guest tells them.
     sandbox.wait("the guest is up", || sandbox.console().contains("T-UP"));
+    took("guest up");
     let console = sandbox.console();
     assert!(console.contains("T-NET eth0 02:00:00:00:00:01 mtu=1450 10.0.2.2/24"), "{console}");
     assert!(console.contains("T-USERDATA"), "{console}");
@@ -49,6 +55,7 @@ fn a_guest_lives() {
         Event::Guest(info) if !info.interfaces.is_empty() => Some((**info).clone()),
         _ => None,
     });
+    took("guest agent known");
     assert_eq!(info.interfaces[0].mac, "02:00:00:00:00:01");
     assert!(info.interfaces[0].addresses.contains(&"10.0.2.2".to_owned()), "{info:?}");
     assert_eq!(info.hostname, "life");
@@ -63,11 +70,14 @@ fn a_guest_lives() {
     console_answers(&sandbox);
     pauses(&sandbox, &events);
 
+    took("looked at");
     assert!(matches!(sandbox.ask(Request::Shutdown { grace_seconds: 60 }), Response::Done));
     let end = events.until_state(|state| matches!(state, DomainState::Final(_)));
     let DomainState::Final(end) = end else { unreachable!() };
     assert!(end.succeeded && end.reason == "Shutdown", "{end:?}");
+    took("shut down");
     let (status, recorded) = sandbox.end();
+    took("ended");
     assert!(status.success(), "{status}\n{}", sandbox.log());
     assert_eq!(recorded["succeeded"], true, "{recorded}");
 }
@@ -134,8 +144,11 @@ fn a_crash_is_a_failure() {
 
 #[test]
 fn libvirtd_and_the_launcher_may_die_and_the_guest_lives() {
-    let mut sandbox = Sandbox::start("tough", |_| {});
-    let spec = vmi("tough", json!([{"name": "data", "emptyDisk": {"capacity": "16Mi"}}]));
+    // A name as long as they come: libvirt's own sockets have it in their paths.
+    let name = "tough-".repeat(10);
+    let name = format!("{name}vm1");
+    let mut sandbox = Sandbox::start(&name, |_| {});
+    let spec = vmi(&name, json!([{"name": "data", "emptyDisk": {"capacity": "16Mi"}}]));
     sandbox.run(&spec, &[nic("default")]);
     let hypervisor = sandbox.process("qemu-system").unwrap();
     let disk = || {
@@ -149,6 +162,12 @@ fn libvirtd_and_the_launcher_may_die_and_the_guest_lives() {
     sandbox.wait("the domain runs", || sandbox.domain().state == DomainState::Running);
     assert!(matches!(sandbox.ask(Request::Pause), Response::Done), "{}", sandbox.log());
     assert!(matches!(sandbox.ask(Request::Unpause), Response::Done));
+
+    // One that hangs is noticed by its silence.
+    let daemon = sandbox.process("libvirtd").unwrap();
+    sandbox.kill(daemon, Signal::SIGSTOP);
+    sandbox.wait("another libvirtd runs", || sandbox.process("libvirtd").is_some_and(|pid| pid != daemon));
+    sandbox.wait("the domain is known to run", || sandbox.domain().state == DomainState::Running);
 
     // The launcher proper is given up if it dies at once, so it must have lived a while.
     let proper = || {
@@ -183,6 +202,32 @@ fn libvirtd_and_the_launcher_may_die_and_the_guest_lives() {
     };
     assert!(!end.succeeded && end.reason == "Destroyed", "{end:?}");
     assert_eq!(sandbox.end().1["reason"], "Destroyed");
+}
+
+#[test]
+fn a_start_that_failed_can_be_tried_again() {
+    let mut sandbox = Sandbox::start("again", |_| {});
+    let spec = vmi("again", json!([]));
+    let missing = GuestNic { tap: "tap9".parse().unwrap(), dhcp_v4: None, ..nic("default") };
+    let Response::Failed(failure) = sandbox.sync(&spec, &[missing]) else { panic!() };
+    assert_eq!((failure.class, failure.reason.as_str()), (FailureClass::Retry, "StartFailed"), "{failure:?}");
+    assert_eq!(sandbox.domain().state, DomainState::None);
+    sandbox.run(&spec, &[nic("default")]);
+    // A paused guest cannot hear that it shall end: it is not waited for.
+    assert!(matches!(sandbox.ask(Request::Pause), Response::Done));
+    sandbox.kill(sandbox.pid, Signal::SIGTERM);
+    let (status, recorded) = sandbox.end();
+    assert!(status.success(), "{status}\n{}", sandbox.log());
+    assert_eq!(recorded["reason"], "Destroyed", "{recorded}");
+}
+
+#[test]
+fn a_vm_that_never_ran_ends_at_once() {
+    let mut sandbox = Sandbox::start("never", |_| {});
+    let events = sandbox.watch();
+    assert!(matches!(sandbox.ask(Request::Shutdown { grace_seconds: 60 }), Response::Done));
+    events.until_state(|state| matches!(state, DomainState::Final(end) if end.reason == "NeverStarted"));
+    assert_eq!(sandbox.end().1["succeeded"], true);
 }
 
 #[test]

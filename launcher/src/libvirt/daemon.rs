@@ -117,11 +117,20 @@ impl Daemon {
         Ok(())
     }
 
-    /// Ends a daemon of ours that no longer answers. Domains are not its children and run on.
-    fn end(&mut self) {
+    /// Ends the daemon, also one that hangs, and one that a launcher before us started. Domains are not its children
+    /// and run on.
+    pub fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let killed = child.kill().and_then(|()| child.wait());
-            tracing::warn!(?killed, "ended a libvirtd that does not listen");
+            // One that has ended by itself cannot be killed, but must be waited for.
+            let _ = child.kill();
+            let _ = child.wait();
+            return;
+        }
+        let recorded = std::fs::read_to_string(self.folder.join("run/libvirt/libvirtd.pid"));
+        let Some(pid) = recorded.ok().and_then(|pid| pid.trim().parse::<i32>().ok()) else { return };
+        // The number may have gone to another process of this sandbox since.
+        if std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "libvirtd") {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
 

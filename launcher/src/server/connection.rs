@@ -110,3 +110,21 @@ fn peer_is_there(stream: &UnixStream) -> bool {
     let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
     poll(&mut polled, PollTimeout::ZERO) == Ok(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn reads_requests_of_its_own_version_only() {
+        let pause = json!({"version": PROTOCOL_VERSION, "request": "pause"});
+        assert!(matches!(read(pause), Ok(Request::Pause)));
+        let failure = read(json!({"version": PROTOCOL_VERSION + 1, "request": {"newer": {}}})).unwrap_err();
+        assert_eq!(failure.reason, "UnsupportedVersion");
+        assert!(failure.message.contains(&PROTOCOL_VERSION.to_string()), "{}", failure.message);
+        let failure = read(json!({"version": PROTOCOL_VERSION, "request": "dance"})).unwrap_err();
+        assert!(failure.reason == "InvalidRequest" && failure.message.contains("dance"), "{}", failure.message);
+    }
+}

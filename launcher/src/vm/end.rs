@@ -16,6 +16,8 @@ const PRESS_AGAIN: Duration = Duration::from_secs(5);
 const DESTROY: Duration = Duration::from_secs(30);
 /// How long the agent has to come and hear of the end.
 const LINGER: Duration = Duration::from_secs(10);
+/// What other connections have to finish an answer.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// A domain on its way out.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +54,9 @@ impl Ended {
         Self { over_at: Instant::now() + LINGER }
     }
 
-    /// The agent knows: nothing is left to wait for.
+    /// The agent knows: nothing is left to wait for but answers that are being written.
     pub(super) fn seen(&mut self) {
-        self.over_at = Instant::now();
+        self.over_at = self.over_at.min(Instant::now() + SETTLE);
     }
 
     pub(super) fn over_at(&self) -> Instant {
@@ -89,10 +91,17 @@ impl Vm {
         if self.ended.is_some() {
             return;
         }
-        if !self.started {
+        if !self.started && self.reconnect_at.is_some() {
+            // A launcher before this one may have started it.
+            self.reconnect();
+        }
+        if !self.started && self.ended.is_none() {
             let message = "the VM was stopped before it ran".to_owned();
             self.finish(FinalState { succeeded: true, reason: "NeverStarted".to_owned(), message });
             self.tell_end();
+            return;
+        }
+        if self.ended.is_some() {
             return;
         }
         // A guest that was paused by a user cannot hear the power button.

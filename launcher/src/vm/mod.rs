@@ -139,16 +139,20 @@ impl Vm {
 
     /// Works until the domain is gone for good and the agent knows it (or had its time to ask).
     pub fn run(mut self) {
-        while !self.ended.as_ref().is_some_and(end::Ended::is_over) {
+        loop {
+            self.tick();
+            if self.ended.as_ref().is_some_and(end::Ended::is_over) {
+                break;
+            }
             let wait = self.next_deadline().saturating_duration_since(Instant::now());
             match self.inbox.recv_timeout(wait) {
                 Ok(message) => self.handle(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 // The launcher keeps a sender itself.
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.tick();
         }
+        self.daemon.end();
     }
 
     fn next_deadline(&self) -> Instant {
@@ -264,6 +268,8 @@ impl Vm {
             Change::Disconnected => {
                 tracing::warn!("libvirtd is gone; starting it again");
                 self.hypervisor = None;
+                // It may hang rather than be gone: then it would take a new connection and never answer.
+                self.daemon.end();
                 let _ = self.guest_info_poller.send(None);
                 self.reconnect_at = Some(Instant::now());
             }
