@@ -1,37 +1,45 @@
-//! Ages as kubectl shows them.
+//! Ages as kubectl shows them: short, the more exact the younger.
 
-use jiff::Timestamp;
+use k8s_openapi::jiff::Timestamp;
 
-/// The time since an RFC 3339 time, in kubectl's short form; `<unknown>` where there is none.
-pub fn since(time: Option<&str>, now: Timestamp) -> String {
-    let Some(then) = time.and_then(|text| text.parse::<Timestamp>().ok()) else { return "<unknown>".to_owned() };
-    short(now.duration_since(then).as_secs())
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+const YEAR: i64 = 365 * DAY;
+
+/// How long ago `time` (RFC 3339) was; `<unknown>` where it is no time.
+pub fn age(time: &str, now: Timestamp) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(time) => span(now.as_second() - time.as_second()),
+        Err(_) => "<unknown>".to_owned(),
+    }
 }
 
-/// Seconds in at most two units, the smaller one only where it tells something.
-fn short(seconds: i64) -> String {
+/// A span of seconds. Up to the bound of a row it is told in units of the row, with or without a rest in smaller ones.
+fn span(seconds: i64) -> String {
+    /// Below how many seconds a row holds, its unit, and the unit of the rest.
+    type Row = (i64, (i64, char), Option<(i64, char)>);
+    const ROWS: [Row; 9] = [
+        (2 * MINUTE, (1, 's'), None),
+        (10 * MINUTE, (MINUTE, 'm'), Some((1, 's'))),
+        (3 * HOUR, (MINUTE, 'm'), None),
+        (8 * HOUR, (HOUR, 'h'), Some((MINUTE, 'm'))),
+        (2 * DAY, (HOUR, 'h'), None),
+        (8 * DAY, (DAY, 'd'), Some((HOUR, 'h'))),
+        (2 * YEAR, (DAY, 'd'), None),
+        (8 * YEAR, (YEAR, 'y'), Some((DAY, 'd'))),
+        (i64::MAX, (YEAR, 'y'), None),
+    ];
+    if seconds < -1 {
+        return "<invalid>".to_owned();
+    }
     let seconds = seconds.max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    let two = |big: i64, unit: &str, small: i64, small_unit: &str| match small {
-        0 => format!("{big}{unit}"),
-        _ => format!("{big}{unit}{small}{small_unit}"),
-    };
-    if seconds < 120 {
-        format!("{seconds}s")
-    } else if minutes < 10 {
-        two(minutes, "m", seconds % 60, "s")
-    } else if hours < 3 {
-        format!("{minutes}m")
-    } else if hours < 8 {
-        two(hours, "h", minutes % 60, "m")
-    } else if hours < 48 {
-        format!("{hours}h")
-    } else if days < 8 {
-        two(days, "d", hours % 24, "h")
-    } else if days < 730 {
-        format!("{days}d")
-    } else {
-        two(days / 365, "y", days % 365, "d")
+    let row = ROWS.iter().find(|(below, ..)| seconds < *below).unwrap_or(&ROWS[8]);
+    let (_, (unit, letter), rest) = row;
+    let text = format!("{}{letter}", seconds / unit);
+    match rest.map(|(smaller, letter)| (seconds % unit / smaller, letter)) {
+        Some((count, letter)) if count > 0 => format!("{text}{count}{letter}"),
+        _ => text,
     }
 }
 
@@ -40,23 +48,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_are_short() {
-        let cases = [
+    fn spans() {
+        for (seconds, text) in [
+            (-2, "<invalid>"),
+            (-1, "0s"),
             (0, "0s"),
             (119, "119s"),
             (120, "2m"),
             (125, "2m5s"),
-            (900, "15m"),
-            (3 * 3600, "3h"),
-            (3 * 3600 + 60, "3h1m"),
-            (9 * 3600 + 60, "9h"),
-            (49 * 3600, "2d1h"),
-            (9 * 86400, "9d"),
-            (800 * 86400, "2y70d"),
-        ];
-        for (seconds, text) in cases {
-            assert_eq!(short(seconds), text);
+            (600, "10m"),
+            (10_799, "179m"),
+            (10_800, "3h"),
+            (11_000, "3h3m"),
+            (28_800, "8h"),
+            (172_799, "47h"),
+            (172_800, "2d"),
+            (180_000, "2d2h"),
+            (691_200, "8d"),
+            (63_071_999, "729d"),
+            (63_072_000, "2y"),
+            (63_172_000, "2y1d"),
+            (252_288_000, "8y"),
+        ] {
+            assert_eq!(span(seconds), text, "{seconds}");
         }
-        assert_eq!(since(None, Timestamp::UNIX_EPOCH), "<unknown>");
+    }
+
+    #[test]
+    fn times() {
+        let now: Timestamp = "2026-11-22T03:15:00Z".parse().unwrap();
+        assert_eq!(age("2026-11-22T03:13:23Z", now), "97s");
+        assert_eq!(age("yesterday", now), "<unknown>");
     }
 }

@@ -1,252 +1,312 @@
-//! The command line.
+//! The command line: commands, flags and help.
+//!
+//! Commands that upstream's virtctl has keep its names, flags and defaults. Positional arguments are taken as they
+//! come and counted by [`exactly`], so that a wrong number of them is told in upstream's words.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::{Result, bail};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
-/// Controls virtual machines
-///
-/// This version speaks to holdfastd on the same host: add --standalone.
+/// Where holdfastd's folder of sockets is unless it is told otherwise.
+const RUN: &str = "/run/holdfast";
+
+const EXAMPLES: &str = "\
+Examples:
+  # What runs on this host, and where it is reached
+  virtctl --standalone get vm,vmi -o wide
+
+  # One VM with its NICs, conditions and events
+  virtctl --standalone describe vm db1
+
+  # Log in on the serial console; leave with Ctrl+]
+  virtctl --standalone console db1
+
+  # The addresses that are taken on the underlay networks
+  virtctl --standalone get iplease,maclease
+
+--standalone is also turned on by HOLDFAST_STANDALONE=1 in the environment.";
+
+/// Controls the virtual machines of Holdfast
 #[derive(Debug, Parser)]
-#[command(name = "virtctl", disable_version_flag = true)]
+#[command(name = "virtctl", bin_name = "virtctl", after_help = EXAMPLES)]
+#[command(arg_required_else_help = true, subcommand_required = true, disable_version_flag = true)]
 pub struct Cli {
-    /// Where the API is.
+    /// What all commands take.
     #[command(flatten)]
-    pub server: Server,
+    pub global: Global,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// Where the API is.
+/// Flags of all commands.
 #[derive(Clone, Debug, Args)]
-pub struct Server {
-    /// Speak to holdfastd on this host
-    #[arg(long, global = true)]
+pub struct Global {
+    /// Speak to the holdfastd of this host
+    #[arg(long, global = true, display_order = 100)]
     pub standalone: bool,
-    /// holdfastd's --run folder
-    #[arg(long, global = true, value_name = "DIR", default_value = "/run/holdfast")]
+    /// Folder of holdfastd's sockets (its --run)
+    #[arg(long, global = true, value_name = "DIR", default_value = RUN, display_order = 101)]
     pub run: PathBuf,
-    /// holdfastd's API socket; api.sock in the --run folder where not given
-    #[arg(long, global = true, value_name = "PATH")]
+    /// holdfastd's API socket, where it is not api.sock in --run
+    #[arg(long, global = true, value_name = "PATH", display_order = 102)]
     pub socket: Option<PathBuf>,
     /// Namespace of the objects
-    #[arg(short, long, global = true, value_name = "NAMESPACE", default_value = "default")]
+    #[arg(short, long, global = true, default_value = "default", display_order = 103)]
     pub namespace: String,
+    /// How long one request may take, such as 500ms, 30s or 2m
+    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    #[arg(display_order = 104)]
+    pub request_timeout: Duration,
+}
+
+impl Global {
+    /// The API socket.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.run.join("api.sock"))
+    }
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show objects: vm, vmi, net-attach-def, unet, ipl, macl, cm, secret, events
+    /// Show objects: vm, vmi, nad, underlaynetwork, iplease, maclease, events, configmap, secret
+    #[command(after_help = "\
+Examples:
+  virtctl --standalone get vm
+  virtctl --standalone get vm,vmi -A -o wide
+  virtctl --standalone get vmi db1 -o yaml
+  virtctl --standalone get vm/db1 vmi/db1")]
     Get(Get),
-    /// Show one object in words, with its events
-    Describe(Describe),
-    /// Connect to the serial console of a VM
-    Console(Console),
-    /// Start a VM
-    Start(Start),
-    /// Stop a VM
-    Stop(Stop),
-    /// Restart a VM
-    Restart(Restart),
-    /// Pause a VM: its CPUs stop, its memory stays
+    /// Show a VM or VMI with its NICs, volumes, conditions and events
+    #[command(override_usage = "virtctl describe vm|vmi [NAME...] [flags]")]
+    Describe {
+        /// Kind, and names; all of the kind where none is given
+        #[arg(value_name = "KIND NAME")]
+        target: Vec<String>,
+    },
+    /// Connect to a VM's serial console; leave with Ctrl+]
+    #[command(override_usage = "virtctl console (VMI) [flags]")]
+    #[command(
+        after_help = "Input that is no terminal is passed on byte by byte, Ctrl+] too, and the command ends with \
+        it:\n  (echo; sleep 2) | virtctl --standalone console db1"
+    )]
+    Console {
+        /// The VMI
+        #[arg(value_name = "VMI")]
+        name: Vec<String>,
+        /// The number of minutes to wait for the VMI to run
+        #[arg(long, value_name = "MINUTES", default_value_t = 5)]
+        timeout: u32,
+    },
+    /// Start a virtual machine
+    #[command(override_usage = "virtctl start (VM) [flags]")]
+    Start {
+        /// The VM
+        #[arg(value_name = "VM")]
+        name: Vec<String>,
+        /// Leave the guest paused, at its first instruction
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+        #[arg(default_value_t = false, default_missing_value = "true", hide_default_value = true)]
+        paused: bool,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Stop a virtual machine
+    #[command(override_usage = "virtctl stop (VM) [flags]")]
+    Stop(Force),
+    /// Restart a virtual machine
+    #[command(override_usage = "virtctl restart (VM) [flags]")]
+    Restart(Force),
+    /// Pause a virtual machine: its CPUs stop, its memory stays
+    #[command(override_usage = "virtctl pause vm|vmi (VM)|(VMI) [flags]")]
     Pause(Pause),
-    /// Let a paused VM go on
+    /// Let a paused virtual machine go on
+    #[command(override_usage = "virtctl unpause vm|vmi (VM)|(VMI) [flags]")]
     Unpause(Pause),
-    /// Ask the guest of a VM to reboot
-    SoftReboot(Names),
-    /// Press the reset button of a VM
-    Reset(Names),
-    /// Delete an object, and its document in the folder of manifests
+    /// Ask the guest to reboot
+    #[command(override_usage = "virtctl soft-reboot (VMI) [flags]")]
+    SoftReboot {
+        /// The VMI
+        #[arg(value_name = "VMI")]
+        name: Vec<String>,
+    },
+    /// Press the machine's reset button
+    #[command(override_usage = "virtctl reset (VMI) [flags]")]
+    Reset {
+        /// The VMI
+        #[arg(value_name = "VMI")]
+        name: Vec<String>,
+    },
+    /// Delete objects, with their documents in holdfastd's folder of manifests
+    #[command(override_usage = "virtctl delete KIND NAME... [flags]\n       virtctl delete KIND/NAME... [flags]")]
     Delete(Delete),
-    /// Show the versions of virtctl and of what it speaks to
+    /// Show the versions of virtctl and of holdfastd
+    #[command(override_usage = "virtctl version [flags]")]
     Version {
-        /// Client version only
-        #[arg(short, long)]
+        /// That of virtctl only
+        #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+        #[arg(default_value_t = false, default_missing_value = "true", hide_default_value = true)]
         client: bool,
     },
-    /// Write a completion script for a shell
+    /// Write a shell's completion script
+    #[command(after_help = "Examples:\n  source <(virtctl completion bash)\n  \
+        virtctl completion zsh > ~/.zfunc/_virtctl\n  \
+        virtctl completion fish > ~/.config/fish/completions/virtctl.fish")]
     Completion {
         /// The shell
-        shell: clap_complete::Shell,
+        shell: Shell,
     },
 }
 
-/// `virtctl get`.
+/// Flags of `get`.
 #[derive(Debug, Args)]
+#[command(override_usage = "virtctl get KIND[,KIND...] [NAME...] [flags]\n       virtctl get KIND/NAME... [flags]")]
 pub struct Get {
-    /// KIND[,KIND...] [NAME...], or KIND/NAME...
-    #[arg(required = true)]
-    pub what: Vec<String>,
-    /// How to show them
-    #[arg(short, long, value_enum)]
+    /// Kinds and names, or KIND/NAME
+    #[arg(value_name = "KIND NAME")]
+    pub target: Vec<String>,
+    /// What to show; a table where not given
+    #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
-    /// Objects of every namespace
+    /// Objects of all namespaces
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
-    /// Leave out the headings
+    /// Leave out the headers of tables
     #[arg(long)]
     pub no_headers: bool,
 }
 
-/// How objects are shown.
+/// What `get` shows of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// As YAML, whole
+    /// The object as YAML
     Yaml,
-    /// As JSON, whole
+    /// The object as JSON
     Json,
-    /// As a table with more columns
+    /// A table with more columns
     Wide,
-    /// Kind and name only
+    /// Kind and name
     Name,
 }
 
-/// `virtctl describe`.
+/// `--dry-run`.
 #[derive(Debug, Args)]
-pub struct Describe {
-    /// KIND [NAME...], or KIND/NAME...
-    #[arg(required = true)]
-    pub what: Vec<String>,
-}
-
-/// `virtctl console`.
-#[derive(Debug, Args)]
-pub struct Console {
-    /// Name of the VMI
-    pub names: Vec<String>,
-    /// Minutes to wait for the VM to run
-    #[arg(long, default_value_t = 5)]
-    pub timeout: u64,
-}
-
-/// `virtctl start`.
-#[derive(Debug, Args)]
-pub struct Start {
-    /// Name of the VM
-    pub names: Vec<String>,
-    /// Start it paused
-    #[arg(long)]
-    pub paused: bool,
-    /// Check everything and change nothing
-    #[arg(long)]
+pub struct DryRun {
+    /// Let holdfastd check the request, and change nothing
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    #[arg(default_value_t = false, default_missing_value = "true", hide_default_value = true)]
     pub dry_run: bool,
 }
 
-/// `virtctl stop`.
+/// What `stop` and `restart` take.
 #[derive(Debug, Args)]
-pub struct Stop {
-    /// Name of the VM
-    pub names: Vec<String>,
-    /// Do not let the guest finish; needs --grace-period
-    #[arg(long)]
+pub struct Force {
+    /// The VM
+    #[arg(value_name = "VM")]
+    pub name: Vec<String>,
+    /// Do not wait for the guest to shut down by itself; needs --grace-period
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    #[arg(default_value_t = false, default_missing_value = "true", hide_default_value = true)]
     pub force: bool,
-    /// Seconds that the guest has to power off; needs --force
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
-    pub grace_period: i64,
-    /// Check everything and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    /// Seconds that the guest has to shut down, in place of its own; needs --force
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub grace_period: Option<i64>,
+    /// `--dry-run`
+    #[command(flatten)]
+    pub dry_run: DryRun,
 }
 
-/// `virtctl restart`.
-#[derive(Debug, Args)]
-pub struct Restart {
-    /// Name of the VM
-    pub names: Vec<String>,
-    /// Do not let the guest finish; needs --grace-period
-    #[arg(long)]
-    pub force: bool,
-    /// Seconds that the guest has to power off, 0 alone is allowed; needs --force
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
-    pub grace_period: i64,
-    /// Check everything and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// `virtctl pause` and `virtctl unpause`.
+/// What `pause` and `unpause` take.
 #[derive(Debug, Args)]
 pub struct Pause {
     /// vm or vmi, and its name
-    pub names: Vec<String>,
-    /// Check everything and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[arg(value_name = "KIND NAME")]
+    pub target: Vec<String>,
+    /// `--dry-run`
+    #[command(flatten)]
+    pub dry_run: DryRun,
 }
 
-/// A command that takes the name of a VMI.
-#[derive(Debug, Args)]
-pub struct Names {
-    /// Name of the VMI
-    pub names: Vec<String>,
-}
-
-/// `virtctl delete`.
+/// What `delete` takes.
 #[derive(Debug, Args)]
 pub struct Delete {
-    /// KIND NAME..., or KIND/NAME...
-    #[arg(required = true)]
-    pub what: Vec<String>,
-    /// Seconds to wait until they are gone
-    #[arg(long, default_value_t = 120)]
-    pub timeout: u64,
-    /// Do not wait until they are gone
-    #[arg(long)]
-    pub no_wait: bool,
+    /// Kind and names, or KIND/NAME
+    #[arg(value_name = "KIND NAME")]
+    pub target: Vec<String>,
+    /// Whether to wait until the objects are gone: a VM shuts down first
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    #[arg(default_value_t = true, default_missing_value = "true")]
+    pub wait: bool,
+    /// How long to wait for that, such as 30s or 5m
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub timeout: Duration,
 }
 
-/// The arguments of a command that takes so many.
-///
-/// # Errors
-/// In the words that users of virtctl know.
-pub fn exactly<const N: usize>(names: &[String]) -> anyhow::Result<[&str; N]> {
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let count = names.len();
-    names.try_into().map_err(|_| anyhow::anyhow!("accepts {N} arg(s), received {count}"))
+/// The arguments, of which there must be `N`.
+pub fn exactly<const N: usize>(arguments: &[String]) -> Result<[&str; N]> {
+    let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match texts.try_into() {
+        Ok(texts) => Ok(texts),
+        Err(texts) => bail!("accepts {N} arg(s), received {}", texts.len()),
+    }
 }
 
-/// Shows what is wrong with the command line, or the help that was asked for.
-pub fn refuse(error: &clap::Error) -> ExitCode {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+/// A duration longer than none: a number with `ms`, `s`, `m` or `h`; seconds without.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => Some(1),
+        "" | "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
         _ => None,
     };
-    match (error.kind(), text(ContextKind::InvalidSubcommand)) {
-        (ErrorKind::DisplayHelp, _) => {
-            // Nothing is left to do where standard output is closed.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-        (ErrorKind::InvalidSubcommand, Some(unknown)) => {
-            eprintln!("unknown command \"{unknown}\" for \"virtctl\"");
-            if let Some(meant) = text(ContextKind::SuggestedSubcommand) {
-                eprintln!("\nDid you mean this?\n\t{meant}\n");
-            }
-            ExitCode::FAILURE
-        }
-        _ => {
-            let _ = error.print();
-            ExitCode::FAILURE
-        }
+    let whole = milliseconds.zip(number.parse().ok()).and_then(|(unit, number): (u64, u64)| number.checked_mul(unit));
+    match whole {
+        Some(whole) if whole > 0 => Ok(Duration::from_millis(whole)),
+        _ => Err("a duration such as 500ms, 30s, 2m or 1h is needed, longer than none".to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn definitions_are_consistent() {
         Cli::command().debug_assert();
-        let parsed = Cli::try_parse_from(["virtctl", "stop", "--standalone", "v", "--grace-period", "-1"]).unwrap();
-        assert!(parsed.server.standalone);
-        assert_eq!(exactly::<2>(&["a".into()]).unwrap_err().to_string(), "accepts 2 arg(s), received 1");
+    }
+
+    #[test]
+    fn durations() {
+        for (text, milliseconds) in [("500ms", 500), ("30s", 30_000), ("7", 7_000), ("2m", 120_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for wrong in ["", "0", "0s", "-1s", "1d", "s", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_go_style_boolean_is_taken() {
+        let force = |flag: &str| match Cli::try_parse_from(["virtctl", "stop", "v", flag]).map(|cli| cli.command) {
+            Ok(Command::Stop(stop)) => stop.force,
+            other => panic!("{other:?}"),
+        };
+        assert!(force("--force") && force("--force=true") && !force("--force=false"));
+    }
+
+    #[test]
+    fn arguments_are_counted() {
+        let texts = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(exactly::<2>(&texts).unwrap(), ["a", "b"]);
+        assert_eq!(exactly::<1>(&texts).unwrap_err().to_string(), "accepts 1 arg(s), received 2");
     }
 }

@@ -1,46 +1,86 @@
-//! `virtctl delete`: the object and its document go; by default it is waited for.
+//! `delete`: objects, with their documents in holdfastd's folder of manifests.
 
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::bail;
-use tokio::time::sleep;
+use anyhow::{Result, anyhow, bail};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
-use crate::args::{Delete, Server};
-use crate::client::{Client, is_not_found};
-use crate::get::{Named, explained, named};
-use crate::terminal;
+use crate::args::Delete;
+use crate::client::{CallError, Client};
+use crate::kinds::Kind;
+use crate::out::print;
+use crate::target::targets;
 
+/// Annotation that holdfastd gives to an object from a manifest: the file, relative to the folder.
+const MANIFEST: &str = "holdfast.io/manifest";
 /// How often it is looked whether an object is gone.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Deletes objects.
-pub async fn run(client: &Client, server: &Server, delete: &Delete) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(delete.timeout);
-    let mut going = Vec::new();
-    for named in named(&delete.what)? {
-        let Named::One(kind, name) = named else { bail!("name the objects to delete: KIND NAME... or KIND/NAME...") };
-        let path = kind.path(Some(&server.namespace), Some(&name));
-        let uid = client.get(&path).await.map_err(explained)?["metadata"]["uid"].clone();
-        client.delete(&path).await.map_err(explained)?;
-        let full = kind.full_name(&name);
-        println!("{} \"{name}\" deleted", full.rsplit_once('/').map_or(full.as_str(), |(kind, _)| kind));
-        going.push((full, path, uid));
+/// An object that was deleted, and may need time to go.
+struct Going {
+    what: String,
+    path: String,
+    uid: Value,
+}
+
+/// Deletes what the arguments name; the rest of it even where some of it cannot be.
+pub async fn delete(client: &Client, namespace: &str, arguments: &Delete) -> Result<ExitCode> {
+    let targets = targets("delete", &arguments.target)?;
+    if targets.iter().any(|target| target.names.is_empty()) {
+        bail!("error: resource(s) were provided, but no name was specified");
     }
-    for (full, path, uid) in going.into_iter().filter(|_| !delete.no_wait) {
-        let bar = terminal::waiting(&format!("waiting until {full} is gone"));
-        loop {
-            match client.get(&path).await {
-                Err(error) if is_not_found(&error) => break,
-                Err(error) => return Err(explained(error)),
-                // Another one of the same name.
-                Ok(object) if object["metadata"]["uid"] != uid => break,
-                Ok(_) if Instant::now() >= deadline => {
-                    bail!("timed out after {} s: {full} is still there; see `virtctl describe`", delete.timeout)
+    let mut code = ExitCode::SUCCESS;
+    let mut all = Vec::new();
+    for target in &targets {
+        for name in &target.names {
+            match delete_one(client, &target.kind, namespace, name).await? {
+                Ok(going) => all.push(going),
+                Err(error) => {
+                    eprintln!("{}", error.from_server());
+                    code = ExitCode::FAILURE;
                 }
-                Ok(_) => sleep(LOOK).await,
             }
         }
-        bar.finish_and_clear();
     }
-    Ok(())
+    let deadline = Instant::now() + arguments.timeout;
+    for going in all.iter().filter(|_| arguments.wait) {
+        gone(client, going, deadline).await?;
+    }
+    Ok(code)
+}
+
+/// Deletes one object, and says so.
+async fn delete_one(client: &Client, kind: &Kind, namespace: &str, name: &str) -> Result<Result<Going, CallError>> {
+    let path = kind.path(Some(namespace), Some(name));
+    let object = match client.get(&path).await {
+        Ok(object) => object,
+        Err(error) => return Ok(Err(error)),
+    };
+    if let Err(error) = client.delete(&path).await {
+        return Ok(Err(error));
+    }
+    let what = format!("{} \"{name}\"", kind.full_name());
+    let place = if kind.namespaced { format!(" from {namespace} namespace") } else { String::new() };
+    print(&format!("{what} deleted{place}\n"))?;
+    if let Some(file) = object["metadata"]["annotations"][MANIFEST].as_str() {
+        eprintln!("Its document was taken out of {file} in the folder of manifests.");
+    }
+    Ok(Ok(Going { what, path, uid: object["metadata"]["uid"].clone() }))
+}
+
+/// Waits until the object is gone; another one of its name is not it.
+async fn gone(client: &Client, going: &Going, deadline: Instant) -> Result<()> {
+    loop {
+        match client.get(&going.path).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(anyhow!(error.from_server())),
+            Ok(object) if object["metadata"]["uid"] != going.uid => return Ok(()),
+            Ok(_) if Instant::now() >= deadline => {
+                bail!("error: timed out waiting until {} is gone (--timeout); it still goes", going.what)
+            }
+            Ok(_) => sleep(LOOK).await,
+        }
+    }
 }

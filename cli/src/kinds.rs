@@ -1,235 +1,213 @@
-//! The kinds that can be shown: their names, where they are, and their columns.
+//! The kinds of objects: their names, where the API has them, and the columns that tables show.
+//!
+//! What is known of our own kinds is read from their CRDs; the rest is written down here.
 
-use anyhow::bail;
-use jiff::Timestamp;
+use anyhow::{Result, bail};
+use holdfast_api::crd::crds;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use crate::age::since;
+use crate::age::age;
+use crate::json_path::JsonPath;
+use crate::table::one_line;
 
-/// How a column's text is made of an object.
-#[derive(Clone, Copy, Debug)]
-pub enum Cell {
-    /// The text or number at a JSON pointer.
-    At(&'static str),
-    /// The time since the RFC 3339 time at a JSON pointer.
-    Age(&'static str),
-    /// The status of the condition of a type.
-    Condition(&'static str),
-    /// How many fields the objects at these JSON pointers have.
-    Count(&'static [&'static str]),
-    /// `kind/name` of an event's object.
-    Involved,
-}
-
-/// A column: heading, content, and whether it is for `-o wide` only.
-pub type Column = (&'static str, Cell, bool);
-
-/// A kind.
-#[derive(Debug)]
+/// A kind of object.
+#[derive(Clone, Debug)]
 pub struct Kind {
-    /// `kind` of its objects.
-    pub name: &'static str,
-    /// Its names on the command line; the first is the plural.
-    pub names: &'static [&'static str],
-    /// Its API group; empty for the core group.
-    pub group: &'static str,
-    version: &'static str,
-    namespaced: bool,
-    columns: &'static [Column],
+    /// Group of its API; empty for the core group.
+    group: String,
+    /// Version of its API.
+    version: String,
+    /// Name in URLs, such as `virtualmachines`.
+    plural: String,
+    /// Name in lower case, such as `virtualmachine`.
+    singular: String,
+    short: Vec<String>,
+    categories: Vec<String>,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+    columns: Vec<Column>,
 }
 
-const CREATED: &str = "/metadata/creationTimestamp";
-const LEASE: &[Column] = &[
-    ("SEGMENT", Cell::At("/spec/segment"), false),
-    ("ADDRESS", Cell::At("/spec/address"), false),
-    ("NAMESPACE", Cell::At("/spec/claim/namespace"), false),
-    ("HOLDER", Cell::At("/spec/claim/name"), false),
-    ("NETWORK", Cell::At("/spec/claim/network"), false),
-    ("NODE", Cell::At("/status/node"), false),
-    ("AGE", Cell::Age(CREATED), false),
-];
+/// A column of a kind's table, after the name.
+#[derive(Clone, Debug)]
+struct Column {
+    header: String,
+    wide: bool,
+    cell: Cell,
+}
 
-/// Every kind that holdfastd serves.
-pub const KINDS: [Kind; 9] = [
-    Kind {
-        name: "VirtualMachine",
-        names: &["virtualmachines", "virtualmachine", "vm", "vms"],
-        group: "kubevirt.io",
-        version: "v1",
-        namespaced: true,
-        columns: &[
-            ("AGE", Cell::Age(CREATED), false),
-            ("STATUS", Cell::At("/status/printableStatus"), false),
-            ("READY", Cell::Condition("Ready"), false),
-        ],
-    },
-    Kind {
-        name: "VirtualMachineInstance",
-        names: &["virtualmachineinstances", "virtualmachineinstance", "vmi", "vmis"],
-        group: "kubevirt.io",
-        version: "v1",
-        namespaced: true,
-        columns: &[
-            ("AGE", Cell::Age(CREATED), false),
-            ("PHASE", Cell::At("/status/phase"), false),
-            ("IP", Cell::At("/status/interfaces/0/ipAddress"), false),
-            ("NODENAME", Cell::At("/status/nodeName"), false),
-            ("READY", Cell::Condition("Ready"), false),
-            ("LIVE-MIGRATABLE", Cell::Condition("LiveMigratable"), true),
-            ("PAUSED", Cell::Condition("Paused"), true),
-        ],
-    },
-    Kind {
-        name: "NetworkAttachmentDefinition",
-        names: &["network-attachment-definitions", "network-attachment-definition", "net-attach-def", "nad"],
-        group: "k8s.cni.cncf.io",
-        version: "v1",
-        namespaced: true,
-        columns: &[("AGE", Cell::Age(CREATED), false)],
-    },
-    Kind {
-        name: "UnderlayNetwork",
-        names: &["underlaynetworks", "underlaynetwork", "unet", "unets"],
-        group: "holdfast.io",
-        version: "v1alpha1",
-        namespaced: false,
-        columns: &[
-            ("SEGMENT", Cell::At("/spec/segment"), false),
-            ("BACKEND", Cell::At("/spec/backend"), false),
-            ("USED", Cell::At("/status/addresses/used"), false),
-            ("TOTAL", Cell::At("/status/addresses/total"), false),
-            ("AGE", Cell::Age(CREATED), false),
-        ],
-    },
-    Kind {
-        name: "IPLease",
-        names: &["ipleases", "iplease", "ipl"],
-        group: "holdfast.io",
-        version: "v1alpha1",
-        namespaced: false,
-        columns: LEASE,
-    },
-    Kind {
-        name: "MACLease",
-        names: &["macleases", "maclease", "macl"],
-        group: "holdfast.io",
-        version: "v1alpha1",
-        namespaced: false,
-        columns: LEASE,
-    },
-    Kind {
-        name: "ConfigMap",
-        names: &["configmaps", "configmap", "cm"],
-        group: "",
-        version: "v1",
-        namespaced: true,
-        columns: &[("DATA", Cell::Count(&["/data", "/binaryData"]), false), ("AGE", Cell::Age(CREATED), false)],
-    },
-    Kind {
-        name: "Secret",
-        names: &["secrets", "secret"],
-        group: "",
-        version: "v1",
-        namespaced: true,
-        columns: &[
-            ("TYPE", Cell::At("/type"), false),
-            ("DATA", Cell::Count(&["/data"]), false),
-            ("AGE", Cell::Age(CREATED), false),
-        ],
-    },
-    Kind {
-        name: "Event",
-        names: &["events", "event", "ev"],
-        group: "",
-        version: "v1",
-        namespaced: true,
-        columns: &[
-            ("LAST SEEN", Cell::Age("/lastTimestamp"), false),
-            ("TYPE", Cell::At("/type"), false),
-            ("REASON", Cell::At("/reason"), false),
-            ("OBJECT", Cell::Involved, false),
-            ("COUNT", Cell::At("/count"), true),
-            ("MESSAGE", Cell::At("/message"), false),
-        ],
-    },
-];
+#[derive(Clone, Debug)]
+enum Cell {
+    /// The value at a path.
+    Text(JsonPath),
+    /// How long ago the time at a path was.
+    Age(JsonPath),
+    /// How many entries the map at a path has.
+    Count(JsonPath),
+    /// The object that an event is about.
+    About,
+}
 
 impl Kind {
-    /// The kind with that name, in any spelling kubectl takes (`vm`, `virtualmachines.kubevirt.io`).
-    pub fn find(name: &str) -> anyhow::Result<&'static Self> {
-        let lower = name.to_lowercase();
-        let (bare, group) = lower.split_once('.').unwrap_or((&lower, ""));
-        let fits = |kind: &&Self| {
-            kind.names.contains(&bare) && (group.is_empty() || group.trim_start_matches("v1.").ends_with(kind.group))
-        };
-        match KINDS.iter().find(fits) {
-            Some(kind) => Ok(kind),
-            None => {
-                let known: Vec<&str> = KINDS.iter().map(|kind| kind.names[kind.names.len().min(3) - 1]).collect();
-                bail!("the server doesn't have a resource type \"{name}\"; there are {}", known.join(", "))
-            }
+    /// All kinds that holdfastd keeps.
+    pub fn all() -> Vec<Self> {
+        let age = ("Age", "date", ".metadata.creationTimestamp");
+        let mut kinds: Vec<Self> = crds().iter().map(Self::of_crd).collect();
+        kinds.extend([
+            Self::new(
+                ("k8s.cni.cncf.io", "network-attachment-definitions", "network-attachment-definition"),
+                &["nad", "nads", "net-attach-def", "networkattachmentdefinition"],
+                &[age],
+            ),
+            Self::new(
+                ("", "events", "event"),
+                &["ev"],
+                &[
+                    ("Last Seen", "date", ".lastTimestamp"),
+                    ("Type", "string", ".type"),
+                    ("Reason", "string", ".reason"),
+                    ("Object", "about", ".involvedObject"),
+                    ("Message", "string", ".message"),
+                ],
+            ),
+            Self::new(("", "configmaps", "configmap"), &["cm"], &[("Data", "count", ".data"), age]),
+            Self::new(("", "secrets", "secret"), &[], &[("Type", "string", ".type"), ("Data", "count", ".data"), age]),
+        ]);
+        kinds
+    }
+
+    fn new((group, plural, singular): (&str, &str, &str), short: &[&str], columns: &[(&str, &str, &str)]) -> Self {
+        let columns = columns.iter().filter_map(|(name, form, path)| Column::new(name, form, path, false));
+        Self {
+            group: group.to_owned(),
+            version: "v1".to_owned(),
+            plural: plural.to_owned(),
+            singular: singular.to_owned(),
+            short: short.iter().map(|&name| name.to_owned()).collect(),
+            categories: Vec::new(),
+            namespaced: true,
+            columns: columns.collect(),
         }
     }
 
-    /// Whether its objects live in namespaces.
-    pub const fn is_namespaced(&self) -> bool {
-        self.namespaced
+    fn of_crd(crd: &CustomResourceDefinition) -> Self {
+        let names = &crd.spec.names;
+        let version = crd.spec.versions.iter().find(|version| version.storage);
+        let columns = version.and_then(|version| version.additional_printer_columns.as_deref()).unwrap_or_default();
+        let columns = columns.iter().filter_map(|column| {
+            Column::new(&column.name, &column.type_, &column.json_path, column.priority.is_some_and(|p| p > 0))
+        });
+        Self {
+            group: crd.spec.group.clone(),
+            version: version.map(|version| version.name.clone()).unwrap_or_default(),
+            plural: names.plural.clone(),
+            singular: names.kind.to_lowercase(),
+            short: names.short_names.clone().unwrap_or_default(),
+            categories: names.categories.clone().unwrap_or_default(),
+            namespaced: crd.spec.scope == "Namespaced",
+            columns: columns.collect(),
+        }
     }
 
-    /// Path of its objects, of one namespace or all, or of one of them.
+    fn is_called(&self, name: &str) -> bool {
+        let own = [&self.plural, &self.singular];
+        let mut names = own.into_iter().chain(&self.short).chain(&self.categories);
+        names.any(|known| known == name) || format!("{}.{}", self.plural, self.group) == name
+    }
+
+    /// What it is called in messages, such as `virtualmachine.kubevirt.io`.
+    pub fn full_name(&self) -> String {
+        match self.group.as_str() {
+            "" => self.singular.clone(),
+            group => format!("{}.{group}", self.singular),
+        }
+    }
+
+    /// The path of its objects: all of them, those of a namespace, or one.
     pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let root = match self.group {
+        let root = match self.group.as_str() {
             "" => format!("/api/{}", self.version),
             group => format!("/apis/{group}/{}", self.version),
         };
-        let place = namespace.filter(|_| self.namespaced).map(|n| format!("/namespaces/{n}")).unwrap_or_default();
+        let scope = namespace.filter(|_| self.namespaced).map(|n| format!("/namespaces/{n}")).unwrap_or_default();
         let name = name.map(|name| format!("/{name}")).unwrap_or_default();
-        format!("{root}{place}/{}{name}", self.names[0])
+        format!("{root}{scope}/{}{name}", self.plural)
     }
 
-    /// How an object is called in messages: `virtualmachine.kubevirt.io/a`.
-    pub fn full_name(&self, name: &str) -> String {
-        let singular = self.name.to_lowercase();
-        match self.group {
-            "" => format!("{singular}/{name}"),
-            group => format!("{singular}.{group}/{name}"),
+    /// Headers of its table after the name.
+    pub fn headers(&self, wide: bool) -> Vec<String> {
+        self.shown(wide).map(|column| column.header.clone()).collect()
+    }
+
+    /// An object's cells after the name.
+    pub fn cells(&self, object: &Value, wide: bool, now: Timestamp) -> Vec<String> {
+        self.shown(wide).map(|column| column.cell.text(object, now)).collect()
+    }
+
+    /// Whether the name comes first; an event is told by what it says.
+    pub fn shows_name(&self) -> bool {
+        self.plural != "events"
+    }
+
+    fn shown(&self, wide: bool) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(move |column| wide || !column.wide)
+    }
+}
+
+/// The kinds that a user names, separated by commas; a category stands for its kinds.
+pub fn named(names: &str) -> Result<Vec<Kind>> {
+    let all = Kind::all();
+    let mut found: Vec<Kind> = Vec::new();
+    for name in names.split(',') {
+        let lower = name.to_lowercase();
+        let before = found.len();
+        found.extend(all.iter().filter(|kind| kind.is_called(&lower)).cloned());
+        if found.len() == before {
+            let known: Vec<&str> = all.iter().map(|kind| kind.short.first().unwrap_or(&kind.plural).as_str()).collect();
+            bail!("error: the server doesn't have a resource type \"{name}\"; it has {}", known.join(", "));
         }
     }
+    Ok(found)
+}
 
-    /// The columns after the name.
-    pub fn columns(&self, wide: bool) -> impl Iterator<Item = &'static Column> {
-        self.columns.iter().filter(move |(.., only_wide)| wide || !only_wide)
+/// The one kind that a user names.
+pub fn one(name: &str) -> Result<Kind> {
+    match named(name)?.as_slice() {
+        [kind] => Ok(kind.clone()),
+        _ => bail!("error: \"{name}\" names several kinds, and one is needed"),
     }
+}
 
-    /// Whether its rows begin with the object's name: those of events do not.
-    pub fn shows_names(&self) -> bool {
-        self.name != "Event"
+impl Column {
+    fn new(name: &str, form: &str, path: &str, wide: bool) -> Option<Self> {
+        let path = JsonPath::parse(path)?;
+        let cell = match form {
+            "date" => Cell::Age(path),
+            "count" => Cell::Count(path),
+            "about" => Cell::About,
+            _ => Cell::Text(path),
+        };
+        Some(Self { header: name.to_uppercase(), wide, cell })
     }
 }
 
 impl Cell {
-    /// The text for an object.
-    pub fn text(&self, object: &Value, now: Timestamp) -> String {
+    fn text(&self, object: &Value, now: Timestamp) -> String {
         match self {
-            Self::At(pointer) => match object.pointer(pointer) {
-                Some(Value::String(text)) => text.clone(),
-                Some(Value::Null) | None => String::new(),
+            Self::Text(path) => match path.find(object) {
+                None | Some(Value::Null) => String::new(),
+                Some(Value::String(text)) => one_line(text),
                 Some(other) => other.to_string(),
             },
-            Self::Age(pointer) => since(object.pointer(pointer).and_then(Value::as_str), now),
-            Self::Condition(kind) => {
-                let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
-                let found = conditions.into_iter().flatten().find(|condition| condition["type"] == *kind);
-                found.and_then(|condition| condition["status"].as_str()).unwrap_or_default().to_owned()
+            Self::Age(path) => age(path.find(object).and_then(Value::as_str).unwrap_or_default(), now),
+            Self::Count(path) => {
+                path.find(object).and_then(Value::as_object).map_or(0, serde_json::Map::len).to_string()
             }
-            Self::Count(pointers) => {
-                let count = |p: &&str| object.pointer(p).and_then(Value::as_object).map_or(0, serde_json::Map::len);
-                pointers.iter().map(count).sum::<usize>().to_string()
-            }
-            Self::Involved => {
-                let involved = &object["involvedObject"];
-                let text = |field: &str| involved[field].as_str().unwrap_or_default().to_lowercase();
-                format!("{}/{}", text("kind"), text("name"))
+            Self::About => {
+                let text = |field: &str| object["involvedObject"][field].as_str().unwrap_or_default();
+                format!("{}/{}", text("kind").to_lowercase(), text("name"))
             }
         }
     }
@@ -237,29 +215,56 @@ impl Cell {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn kinds_are_found_by_each_name() {
-        for name in ["vm", "VMs", "virtualmachine", "virtualmachines.kubevirt.io", "virtualmachine.v1.kubevirt.io"] {
-            assert_eq!(Kind::find(name).unwrap().name, "VirtualMachine", "{name}");
+    fn each_column_of_the_crds_is_shown() {
+        for crd in crds() {
+            let version = crd.spec.versions.iter().find(|version| version.storage).unwrap();
+            let declared = version.additional_printer_columns.as_ref().map_or(0, Vec::len);
+            assert_eq!(Kind::of_crd(&crd).headers(true).len(), declared, "{}", crd.spec.names.kind);
         }
-        assert!(Kind::find("pod").unwrap_err().to_string().contains("vmi"));
-        let vmi = Kind::find("vmi").unwrap();
-        assert_eq!(vmi.path(Some("n"), Some("a")), "/apis/kubevirt.io/v1/namespaces/n/virtualmachineinstances/a");
-        let unet = Kind::find("unet").unwrap();
-        assert_eq!(unet.path(Some("n"), None), "/apis/holdfast.io/v1alpha1/underlaynetworks");
     }
 
     #[test]
-    fn cells_show_what_is_there() {
-        let object = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}], "n": 3}, "data": {"a": 1}});
-        let now = Timestamp::UNIX_EPOCH;
-        assert_eq!(Cell::Condition("Ready").text(&object, now), "True");
-        assert_eq!(Cell::At("/status/n").text(&object, now), "3");
-        assert_eq!(Cell::At("/nope").text(&object, now), "");
-        assert_eq!(Cell::Count(&["/data", "/binaryData"]).text(&object, now), "1");
+    fn columns_are_upstreams() {
+        let vmi = one("vmi").unwrap();
+        assert_eq!(vmi.headers(false), ["AGE", "PHASE", "IP", "NODENAME", "READY"]);
+        assert_eq!(vmi.headers(true)[5..], ["LIVE-MIGRATABLE", "PAUSED"]);
+        assert_eq!(one("vms").unwrap().headers(true), ["AGE", "STATUS", "READY"]);
+    }
+
+    #[test]
+    fn kinds_have_many_names() {
+        for (name, full) in [
+            ("VirtualMachines", "virtualmachine.kubevirt.io"),
+            ("vmis", "virtualmachineinstance.kubevirt.io"),
+            ("net-attach-def", "network-attachment-definition.k8s.cni.cncf.io"),
+            ("nad", "network-attachment-definition.k8s.cni.cncf.io"),
+            ("underlaynetwork", "underlaynetwork.holdfast.io"),
+            ("iplease", "iplease.holdfast.io"),
+            ("macleases.holdfast.io", "maclease.holdfast.io"),
+            ("ev", "event"),
+        ] {
+            assert_eq!(one(name).unwrap().full_name(), full);
+        }
+        let names: Vec<_> = named("all").unwrap().iter().map(Kind::full_name).collect();
+        assert_eq!(names, ["virtualmachine.kubevirt.io", "virtualmachineinstance.kubevirt.io"]);
+        let error = named("vm,pods").unwrap_err().to_string();
+        assert!(
+            error.starts_with("error: the server doesn't have a resource type \"pods\"; it has vm, vmi,"),
+            "{error}"
+        );
+        assert!(one("all").is_err());
+    }
+
+    #[test]
+    fn paths() {
+        let vm = one("vm").unwrap();
+        assert_eq!(vm.path(Some("n"), Some("a")), "/apis/kubevirt.io/v1/namespaces/n/virtualmachines/a");
+        assert_eq!(vm.path(None, None), "/apis/kubevirt.io/v1/virtualmachines");
+        let lease = one("ipl").unwrap();
+        assert_eq!(lease.path(Some("n"), Some("a")), "/apis/holdfast.io/v1alpha1/ipleases/a");
+        assert_eq!(one("cm").unwrap().path(Some("n"), None), "/api/v1/namespaces/n/configmaps");
     }
 }

@@ -1,42 +1,29 @@
-//! Tables as kubectl prints them: columns three spaces apart, nothing else.
+//! Tables as kubectl lays them out: left-aligned columns with spaces between, and no lines.
 
-/// A table.
-#[derive(Debug, Default)]
-pub struct Table {
-    rows: Vec<Vec<String>>,
+/// Lays out rows. Each column but the last is as wide as its widest cell and `gap` spaces, and at least `narrowest`.
+/// The last one is not padded.
+pub fn layout(rows: &[Vec<String>], gap: usize, narrowest: usize) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count() + gap).max().unwrap_or_default().max(narrowest)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        for (cell, width) in row.iter().zip(&widths).take(row.len().saturating_sub(1)) {
+            text.push_str(&format!("{cell:<width$}"));
+        }
+        text.push_str(row.last().map(String::as_str).unwrap_or_default());
+        text.push('\n');
+    }
+    text
 }
 
-impl Table {
-    /// A table with these headings, if any.
-    pub fn new(headings: Option<Vec<String>>) -> Self {
-        Self { rows: headings.into_iter().collect() }
-    }
-
-    /// Adds a row.
-    pub fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
-    }
-
-    /// The table as text, a line per row.
-    pub fn text(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for row in &self.rows {
-            for (column, cell) in row.iter().enumerate() {
-                text.push_str(cell);
-                if column + 1 < row.len() {
-                    let padding = widths[column] - cell.chars().count() + 3;
-                    text.extend(std::iter::repeat_n(' ', padding));
-                }
-            }
-            text.push('\n');
-        }
-        text
-    }
+/// A cell's text without what would break the table: line breaks and other control characters.
+pub fn one_line(text: &str) -> String {
+    text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -44,10 +31,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up() {
-        let mut table = Table::new(Some(vec!["NAME".into(), "AGE".into()]));
-        table.row(vec!["long-name".into(), "1s".into()]);
-        table.row(vec!["ä".into(), String::new()]);
-        assert_eq!(table.text(), "NAME        AGE\nlong-name   1s\nä           \n");
+    fn columns_are_aligned() {
+        let row = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>();
+        let rows = [row(&["NAME", "IP", "READY"]), row(&["a-long-name", "", "True"]), row(&["ä", "", ""])];
+        let expected = "\
+NAME          IP    READY
+a-long-name         True
+ä                   \n";
+        assert_eq!(layout(&rows, 3, 6), expected);
+        assert_eq!(layout(&[], 3, 6), "");
+    }
+
+    #[test]
+    fn what_a_guest_says_stays_on_its_line() {
+        assert_eq!(one_line("a\nb\u{1b}[31m\n"), "a b [31m");
     }
 }

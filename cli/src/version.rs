@@ -1,19 +1,37 @@
-//! `virtctl version`.
+//! `version`: what virtctl is, and what holdfastd says that it is, in the form that scripts expect of upstream's.
 
-use crate::args::Server;
+use anyhow::{Result, anyhow};
+use serde_json::{Value, json};
+
 use crate::client::Client;
+use crate::out::print;
 
-/// Shows the versions, in the form that scripts for KubeVirt's virtctl look for.
-pub async fn show(server: &Server, client_only: bool) -> anyhow::Result<()> {
-    let info =
-        |version: &str, platform: &str| format!("version.Info{{GitVersion:\"{version}\", Platform:\"{platform}\"}}");
-    let own = concat!("v", env!("CARGO_PKG_VERSION"));
-    println!("Client Version: {}", info(own, &format!("linux/{}", std::env::consts::ARCH)));
-    if client_only {
-        return Ok(());
-    }
-    let version = Client::of(server)?.get("/version").await?;
-    let text = |field: &str| version[field].as_str().unwrap_or("unknown").to_owned();
-    println!("Server Version: {}", info(&text("gitVersion"), &text("platform")));
-    Ok(())
+/// Prints virtctl's version.
+pub fn client() -> Result<()> {
+    let own = json!({
+        "gitVersion": concat!("v", env!("CARGO_PKG_VERSION")),
+        "platform": format!("linux/{}", std::env::consts::ARCH),
+    });
+    Ok(print(&format!("Client Version: {}\n", info(&own)))?)
+}
+
+/// Prints holdfastd's version.
+pub async fn server(holdfastd: &Client) -> Result<()> {
+    let version = holdfastd.get("/version").await.map_err(|error| anyhow!(error.text()))?;
+    Ok(print(&format!("Server Version: {}\n", info(&version)))?)
+}
+
+fn info(version: &Value) -> String {
+    let field = |name: &str| version[name].as_str().unwrap_or_default();
+    format!(
+        "version.Info{{GitVersion:{:?}, GitCommit:{:?}, GitTreeState:{:?}, BuildDate:{:?}, GoVersion:{:?}, \
+         Compiler:{:?}, Platform:{:?}}}",
+        field("gitVersion"),
+        field("gitCommit"),
+        field("gitTreeState"),
+        field("buildDate"),
+        field("goVersion"),
+        field("compiler"),
+        field("platform"),
+    )
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::cni::{NetworkList, Runtime};
 use crate::images::Images;
 use crate::manifests::FileErrors;
-use crate::sandbox::Cgroups;
+use crate::sandbox::{Cgroups, Ground};
 use crate::store::{Events, Store};
 use crate::vm::Pods;
 
@@ -65,6 +65,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Where sandboxes leave traces.
+    pub fn ground(&self) -> Ground<'_> {
+        Ground { state: &self.state, netns: &self.netns, cgroups: &self.cgroups, cni: &self.cni }
+    }
+
     /// The folder of a VMI's files.
     pub fn vm_folder(&self, uid: &str) -> PathBuf {
         self.state.join("vms").join(uid)

@@ -108,6 +108,6 @@ async fn answer(api: &Api, request: Request) -> Answer {
 fn version() -> serde_json::Value {
     serde_json::json!({
         "gitVersion": concat!("v", env!("CARGO_PKG_VERSION")),
-        "platform": format!("linux/{}", std::env::consts::ARCH),
+        "platform": format!("linux/{}", crate::images::architecture()),
     })
 }

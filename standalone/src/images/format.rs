@@ -60,7 +60,7 @@ mod tests {
     fn disks_are_told_apart_and_those_that_lead_elsewhere_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("d");
-        let mut check = |content: &[u8]| {
+        let check = |content: &[u8]| {
             std::fs::write(&path, content).unwrap();
             inspect("/disk/d", &path)
         };

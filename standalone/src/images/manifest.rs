@@ -81,8 +81,8 @@ fn fits_platform(descriptor: &Descriptor) -> bool {
     descriptor.platform().as_ref().is_some_and(fits)
 }
 
-/// This machine as images name it.
-fn architecture() -> &'static str {
+/// This machine as images name it: `amd64`, `arm64`.
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -19,4 +19,5 @@ mod registry;
 pub use cache::{DiskImage, Images, Wanted};
 pub use error::ImageError;
 pub use format::DiskFormat;
+pub use manifest::architecture;
 pub use registry::Credentials;

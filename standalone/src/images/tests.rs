@@ -101,10 +101,12 @@ async fn the_disk_of_a_layout_is_unpacked_once() {
 async fn upper_layers_replace_and_remove() {
     let lower = tar_of(&[("disk/a.img", b"old"), ("./disk/b.img", b"b")]);
     let upper = tar_of(&[("disk/.wh.b.img", b""), ("disk/a.img", b"new")]);
-    let found = Case::new(&[lower.clone(), upper]).ensure().await.unwrap();
+    let case = Case::new(&[lower.clone(), upper]);
+    let found = case.ensure().await.unwrap();
     assert_eq!(fs::read(found.file).unwrap(), b"new");
     let opaque = tar_of(&[("disk/.wh..wh..opq", b""), ("disk/c.img", b"c")]);
-    let found = Case::new(&[lower, opaque]).ensure().await.unwrap();
+    let case = Case::new(&[lower, opaque]);
+    let found = case.ensure().await.unwrap();
     assert_eq!(fs::read(found.file).unwrap(), b"c");
 }
 

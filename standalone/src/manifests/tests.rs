@@ -76,7 +76,7 @@ fn a_document_makes_changes_and_deletes_its_object() {
     case.write("a.yaml", &vm("a", "128Mi", "Always"));
     case.apply();
     let changed = case.vm("a").unwrap();
-    assert_eq!((changed.metadata.uid, changed.spec.run_strategy.as_deref()), (made.metadata.uid, Some("Always")));
+    assert_eq!((&changed.metadata.uid, changed.spec.run_strategy.as_deref()), (&made.metadata.uid, Some("Always")));
     assert_eq!(case.guest_memory("a"), "128Mi");
     let firmware = |vm: &VirtualMachine| vm.spec.template.spec.as_ref().unwrap().domain.firmware.clone();
     assert_eq!(firmware(&case.vm("a").unwrap()), firmware(&made), "its identity stays");

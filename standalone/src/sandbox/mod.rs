@@ -24,6 +24,6 @@ pub use netns::{NetnsError, is_netns, make as make_netns, remove as remove_netns
 pub use plan::{Bind, Device, Plan, QEMU_ID};
 pub use process::{Process, ProcessId};
 pub use record::{Attached, Record, RecordError};
-pub use remove::{RemoveError, remove};
+pub use remove::{Ground, RemoveError, remove};
 pub use root::{own, own_folder};
 pub use spawn::{SpawnError, spawn};

@@ -33,14 +33,29 @@ pub enum RemoveError {
     /// A control group is still there.
     #[error("failed to remove the control group of sandbox `{0}`")]
     Cgroup(String, #[source] io::Error),
+    /// What is known of its bindings is still there.
+    #[error("failed to forget the bindings of sandbox `{0}`")]
+    Bindings(String, #[source] holdfast_agent::vmi::record::RecordError),
     /// The folder is still there.
     #[error("failed to remove folder `{0}`")]
     Folder(PathBuf, #[source] io::Error),
 }
 
+/// Where sandboxes leave traces, besides their folders.
+pub struct Ground<'a> {
+    /// The state folder.
+    pub state: &'a Path,
+    /// Folder of named network namespaces.
+    pub netns: &'a Path,
+    /// Control groups.
+    pub cgroups: &'a Cgroups,
+    /// Executes CNI plugins.
+    pub cni: &'a Runtime,
+}
+
 /// Ends what runs in a VM's sandbox and removes it: process, networks (last joined first), namespace, control
-/// groups, and at last the folder with its record. Nothing there is a success. Returns all that failed.
-pub async fn remove(folder: &Path, netns_folder: &Path, cgroups: &Cgroups, cni: &Runtime) -> Vec<RemoveError> {
+/// groups, bindings, and at last the folder with its record. Nothing there is a success. Returns all that failed.
+pub async fn remove(folder: &Path, ground: &Ground<'_>) -> Vec<RemoveError> {
     let mut errors = Vec::new();
     let record = match Record::read(folder) {
         Ok(record) => record,
@@ -52,17 +67,20 @@ pub async fn remove(folder: &Path, netns_folder: &Path, cgroups: &Cgroups, cni: 
             // A launcher that runs keeps its network.
             return vec![RemoveError::Process(record.id.clone(), error)];
         }
-        let netns = netns_folder.join(&record.id);
+        let netns = ground.netns.join(&record.id);
         for attached in record.attached.iter().rev() {
-            if let Err(error) = cni.del(record, attached, &netns).await {
+            if let Err(error) = ground.cni.del(record, attached, &netns).await {
                 errors.push(RemoveError::Network(attached.network.clone(), error));
             }
         }
         if let Err(error) = remove_netns(&netns) {
             errors.push(error.into());
         }
-        if let Err(error) = remove_cgroup(cgroups, &record.vmi_uid).await {
+        if let Err(error) = remove_cgroup(ground.cgroups, &record.vmi_uid).await {
             errors.push(RemoveError::Cgroup(record.id.clone(), error));
+        }
+        if let Err(error) = holdfast_agent::vmi::record::remove(ground.state, &record.id) {
+            errors.push(RemoveError::Bindings(record.id.clone(), error));
         }
     }
     if errors.is_empty() {

@@ -97,6 +97,7 @@ impl<'a> Teller<'a> {
             status.launcher_container_image_version = Some(concat!("holdfast-", env!("CARGO_PKG_VERSION")).to_owned());
             status.migration_transport = Some("Unix".to_owned());
             status.selinux_context = Some("none".to_owned());
+            status.qos_class = Some("Burstable".to_owned());
             status::set_phase(status, "Scheduled", Timestamp::now());
         });
     }

@@ -99,13 +99,22 @@ async fn remove_leftovers(host: &Host) {
             continue;
         }
         tracing::info!(uid, "removing a sandbox that no VMI owns");
-        for error in remove(&folder, &host.netns, &host.cgroups, &host.cni).await {
+        for error in remove(&folder, &host.ground()).await {
             tracing::warn!("{}", chain(&error));
             kept.extend(record.as_ref().ok().and_then(|r| r.as_ref()).map(|record| record.id.clone()));
         }
     }
-    for id in names(&host.netns).into_iter().filter(|id| !kept.contains(id)) {
+    let is_kept = |id: &String| kept.contains(id);
+    for id in names(&host.netns).into_iter().filter(|id| !is_kept(id)) {
         if let Err(error) = remove_netns(&host.netns.join(&id)) {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+    let bindings = names(&host.state.join("bindings"));
+    for id in bindings.iter().filter_map(|name| name.strip_suffix(".json")).map(str::to_owned) {
+        if !is_kept(&id)
+            && let Err(error) = holdfast_agent::vmi::record::remove(&host.state, &id)
+        {
             tracing::warn!("{}", chain(&error));
         }
     }

@@ -217,7 +217,7 @@ impl VmiRun {
         }
         let record = Record::read(folder).ok().flatten();
         loop {
-            let errors = remove(folder, &self.host.netns, &self.host.cgroups, &self.host.cni).await;
+            let errors = remove(folder, &self.host.ground()).await;
             if errors.is_empty() {
                 break;
             }

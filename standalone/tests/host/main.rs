@@ -1,0 +1,208 @@
+//! holdfastd as a whole: real sandboxes, real switches, a guest that boots.
+
+mod world;
+
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use world::{LAN, LONG, World, eventually, vm};
+
+fn nic<'a>(vmi: &'a Value, name: &str) -> &'a Value {
+    vmi["status"]["interfaces"].as_array().unwrap().iter().find(|nic| nic["name"] == name).unwrap()
+}
+
+fn uid(object: &Value) -> &str {
+    object["metadata"]["uid"].as_str().unwrap()
+}
+
+/// From a folder to a guest on the wire, through every verb, to nothing at all.
+#[test]
+fn a_vm_keeps_its_mac_and_address_until_it_is_deleted() {
+    let mut world = World::new();
+    world.write("lan.yaml", LAN);
+    world.write("vm.yaml", &vm("a", "Always", r#"{holdfast.io/ip-addresses: '{"lan": "192.0.2.10"}'}"#, "lan"));
+    let first = world.running("a", None);
+    world.answers("192.0.2.10");
+    let mac = nic(&first, "lan")["mac"].clone();
+    assert_eq!(nic(&first, "lan")["ipAddress"], "192.0.2.10");
+
+    for pid in world.launchers() {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        for line in
+            ["Uid:\t107\t107\t107\t107", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"]
+        {
+            assert!(status.contains(line), "{line} is not in\n{status}");
+        }
+        let others = fs::read_dir(format!("/proc/{pid}/root/var/lib")).unwrap().count();
+        assert_eq!(others, 0, "nothing of the host's state is visible");
+    }
+
+    console_speaks(&world);
+    world.must(&["pause", "vm", "a"]);
+    world.condition("vm", "a", "Paused", "PausedByUser");
+    let refused = world.virtctl(&["soft-reboot", "a"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("VMI is paused"));
+    world.must(&["unpause", "vmi", "a"]);
+
+    world.must(&["restart", "a"]);
+    let second = world.running("a", Some(uid(&first)));
+    assert_eq!(
+        (&nic(&second, "lan")["mac"], &nic(&second, "lan")["ipAddress"]),
+        (&mac, &nic(&first, "lan")["ipAddress"])
+    );
+    world.answers("192.0.2.10");
+
+    adoption(&mut world, &second);
+
+    world.must(&["stop", "a", "--force", "--grace-period", "0"]);
+    eventually("a stops", LONG, || (world.get("vm", "a")?["status"]["printableStatus"] == "Stopped").then_some(()));
+    eventually("its sandbox goes", LONG, || world.launchers().is_empty().then_some(()));
+    assert_eq!(
+        world.get("ipl", "lan.c000020a").unwrap()["spec"]["claim"]["name"],
+        "a",
+        "a stopped VM keeps its address"
+    );
+    world.must(&["start", "a"]);
+    let third = world.running("a", Some(uid(&second)));
+    assert_eq!(nic(&third, "lan")["mac"], mac);
+
+    world.must(&["delete", "vm", "a"]);
+    assert!(!world.path("m/vm.yaml").exists(), "its document went with it");
+    world.remove("lan.yaml");
+    eventually("networks go", LONG, || world.get("unet", "lan").is_none().then_some(()));
+    eventually("nothing is left", LONG, || world.leftovers().is_empty().then_some(()));
+    world.stop();
+    assert_eq!(world.leftovers(), Vec::<String>::new());
+}
+
+/// holdfastd dies and comes back; the guest answers all the time, and what it wrote to memory is there.
+fn adoption(world: &mut World, vmi: &Value) {
+    let launchers = world.launchers();
+    let pings = world.machine.command("busybox").args(["ping", "-q", "-w", "6", "192.0.2.10"]).stdout(Stdio::piped()).spawn().unwrap();
+    world.kill();
+    world.start();
+    let output = pings.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(" 0% packet loss"), "{text}");
+    assert_eq!(world.launchers(), launchers);
+    let adopted = world.running("a", None);
+    assert_eq!((uid(&adopted), &adopted["status"]), (uid(vmi), &adopted["status"]));
+    world.must(&["pause", "vmi", "a"]);
+    world.must(&["unpause", "vmi", "a"]);
+    world.stop();
+    world.start();
+    assert_eq!(world.launchers(), launchers);
+}
+
+fn console_speaks(world: &World) {
+    let mut child = world
+        .host
+        .command(std::path::Path::new(env!("CARGO_BIN_EXE_holdfastd")).with_file_name("virtctl"))
+        .arg("--standalone")
+        .arg("--run")
+        .arg(world.path("r"))
+        .args(["console", "a"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut keys = child.stdin.take().unwrap();
+    let mut screen = child.stdout.take().unwrap();
+    let (seen, shown) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1024];
+        while let Ok(count) = std::io::Read::read(&mut screen, &mut buffer) {
+            if count == 0 || seen.send(buffer[..count].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut text = String::new();
+    eventually("the guest asks for a login", LONG, || {
+        keys.write_all(b"\r").unwrap();
+        while let Ok(bytes) = shown.recv_timeout(Duration::from_millis(300)) {
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        text.contains("login:").then_some(())
+    });
+    keys.write_all(&[0x1d]).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// The second VM that asks for an address is told who has it, and touches nothing; it runs when the first is gone.
+#[test]
+fn an_address_has_one_holder() {
+    let world = World::new();
+    let ask = r#"{holdfast.io/ip-addresses: '{"lan": "192.0.2.10"}'}"#;
+    world.write("lan.yaml", LAN);
+    world.write("first.yaml", &vm("first", "Always", ask, "lan"));
+    let first = world.running("first", None);
+    world.write("second.yaml", &vm("second", "Always", ask, "lan"));
+    let message = world.condition("vmi", "second", "Synchronized", "AddressConflict");
+    for part in ["192.0.2.10", "lan", "VirtualMachine default/first"] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    assert_eq!(world.condition("vm", "second", "Synchronized", "AddressConflict"), message);
+    assert!(world.must(&["describe", "vmi", "second"]).contains("Warning"));
+    let pending = world.get("vmi", "second").unwrap();
+    assert_eq!(pending["status"]["phase"], "Pending");
+    assert_eq!(world.launchers().len(), 1);
+    assert_eq!(world.vsctl("list-ports br-lan").lines().count(), 2, "the wire and the first VM");
+    assert_eq!(uid(&world.running("first", None)), uid(&first), "the first is untouched");
+    world.remove("first.yaml");
+    world.running("second", None);
+    world.answers("192.0.2.10");
+}
+
+/// Everything that can be missing or wrong: said on the VM and its VMI, with nothing left behind, and mended when the
+/// reason goes.
+#[test]
+fn what_is_wrong_is_said_and_leaves_nothing() {
+    let world = World::new();
+    let good = vm("a", "Always", "{}", "lan");
+    world.write("wrong.yaml", &good.replace("name: a\n", "name: wrong\n").replace("guest: 128Mi", "gest: 128Mi"));
+    world.write(
+        "unserved.yaml",
+        &good
+            .replace("name: a\n", "name: unserved\n")
+            .replace("domain:\n", "domain:\n        launchSecurity: {sev: {}}\n"),
+    );
+    world.write("half.yaml", "apiVersion: kubevirt.io/v1\nkind: [");
+    for (name, part) in [("wrong", "gest"), ("unserved", "launchSecurity")] {
+        let message = world.condition("vm", name, "Failure", "InvalidManifest");
+        assert!(message.contains(part), "{message}");
+        assert!(world.must(&["describe", "vm", name]).contains("InvalidManifest"));
+    }
+    let listed = world.virtctl(&["get", "vm"]);
+    assert!(String::from_utf8_lossy(&listed.stderr).contains("half.yaml: "), "{listed:?}");
+
+    world.write("a.yaml", &good);
+    let message = world.condition("vmi", "a", "Synchronized", "FailedAttachNetwork");
+    assert!(message.contains("NetworkAttachmentDefinition `default/lan` does not exist"), "{message}");
+    world.write("lan.yaml", &LAN.replace("br-lan", "br-none"));
+    let message = eventually("the bridge is missed", LONG, || {
+        let message = world.condition("vmi", "a", "Synchronized", "FailedAttachNetwork");
+        message.contains("br-none").then_some(message)
+    });
+    assert!(message.contains("network `lan`"), "{message}");
+    eventually("nothing but leases is left", LONG, || {
+        world.leftovers().iter().all(|left| left.contains("leases/") || left.contains("revisions/")).then_some(())
+    });
+    world.write("lan.yaml", LAN);
+    world.running("a", None);
+
+    world.write("image.yaml", &good.replace("name: a\n", "name: image\n").replace("oci:/", "oci:/nowhere/"));
+    let message = world.condition("vmi", "image", "Synchronized", "ErrImagePull");
+    assert!(message.contains("no OCI image layout"), "{message}");
+    eventually("the VM says so", LONG, || {
+        (world.get("vm", "image")?["status"]["printableStatus"] == "ErrImagePull").then_some(())
+    });
+    world.write("a.yaml", &good.replace("128Mi", "nonsense"));
+    world.condition("vm", "a", "Failure", "InvalidManifest");
+    world.running("a", None);
+    assert_eq!(world.launchers().len(), 1);
+}
