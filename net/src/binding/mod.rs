@@ -126,7 +126,8 @@ fn tap(binding: &Binding) -> Link {
     let tap = Tap { uid, gid, multi_queue: binding.queues > 1, vnet_header: true };
     let mut link = Link::new(LinkKind::Tap { mark: Mark::Binding(binding.nic.clone()), tap });
     link.mtu = Some(binding.pod.mtu);
-    link.up = Some(true);
+    // The guest sees no carrier by its NIC's link state; this is so that nothing passes either.
+    link.up = Some(binding.link_up);
     link.master = Some(bridge_name(&binding.pod_interface));
     link
 }
