@@ -74,7 +74,7 @@ impl CallError {
     }
 
     /// As kubectl says it: who refused, and why.
-    pub fn from_server(&self) -> String {
+    pub fn kubectl_text(&self) -> String {
         match self {
             Self::Refused { reason, message, .. } if reason.is_empty() => format!("Error from server: {message}"),
             Self::Refused { reason, message, .. } => format!("Error from server ({reason}): {message}"),
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn refusals_without_a_status_say_what_there_is() {
-        let text = |body: &str| refusal(StatusCode::BAD_GATEWAY, body.as_bytes()).from_server();
+        let text = |body: &str| refusal(StatusCode::BAD_GATEWAY, body.as_bytes()).kubectl_text();
         assert_eq!(text(""), "Error from server: 502 Bad Gateway");
         assert_eq!(text("no\n"), "Error from server: no");
         assert_eq!(text(r#"{"reason": "Gone", "message": "left"}"#), "Error from server (Gone): left");

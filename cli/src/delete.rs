@@ -35,10 +35,10 @@ pub async fn delete(client: &Client, namespace: &str, arguments: &Delete) -> Res
     let mut all = Vec::new();
     for target in &targets {
         for name in &target.names {
-            match delete_one(client, &target.kind, namespace, name).await? {
+            match delete_one(client, target.kind, namespace, name).await? {
                 Ok(going) => all.push(going),
                 Err(error) => {
-                    eprintln!("{}", error.from_server());
+                    eprintln!("{}", error.kubectl_text());
                     code = ExitCode::FAILURE;
                 }
             }
@@ -75,7 +75,7 @@ async fn gone(client: &Client, going: &Going, deadline: Instant) -> Result<()> {
     loop {
         match client.get(&going.path).await {
             Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(anyhow!(error.from_server())),
+            Err(error) => return Err(anyhow!(error.kubectl_text())),
             Ok(object) if object["metadata"]["uid"] != going.uid => return Ok(()),
             Ok(_) if Instant::now() >= deadline => {
                 bail!("error: timed out waiting until {} is gone (--timeout); it still goes", going.what)

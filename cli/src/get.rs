@@ -16,7 +16,7 @@ use crate::target::{Target, targets};
 
 /// What was found of one kind.
 struct Found {
-    kind: Kind,
+    kind: &'static Kind,
     objects: Vec<Value>,
 }
 
@@ -73,13 +73,13 @@ async fn fetch(client: &Client, scope: Option<&str>, target: &Target) -> (Vec<Va
                     objects = items;
                 }
             }
-            Err(error) => errors.push(error.from_server()),
+            Err(error) => errors.push(error.kubectl_text()),
         }
     }
     for name in &target.names {
         match client.get(&target.kind.path(scope, Some(name))).await {
             Ok(object) => objects.push(object),
-            Err(error) => errors.push(error.from_server()),
+            Err(error) => errors.push(error.kubectl_text()),
         }
     }
     (objects, errors)

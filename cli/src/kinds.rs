@@ -1,10 +1,8 @@
 //! The kinds of objects: their names, where the API has them, and the columns that tables show.
 //!
-//! What is known of our own kinds is read from their CRDs; the rest is written down here.
+//! Written down here, for to make a CRD takes much longer than a command may; a test holds them against the CRDs.
 
 use anyhow::{Result, bail};
-use holdfast_api::crd::crds;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
@@ -13,121 +11,170 @@ use crate::json_path::JsonPath;
 use crate::table::one_line;
 
 /// A kind of object.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Kind {
     /// Group of its API; empty for the core group.
-    group: String,
+    group: &'static str,
     /// Version of its API.
-    version: String,
+    version: &'static str,
     /// Name in URLs, such as `virtualmachines`.
-    plural: String,
+    plural: &'static str,
     /// Name in lower case, such as `virtualmachine`.
-    singular: String,
-    short: Vec<String>,
-    categories: Vec<String>,
+    singular: &'static str,
+    /// Other names; those of its CRD first.
+    short: &'static [&'static str],
+    categories: &'static [&'static str],
     /// Whether its objects live in namespaces.
     pub namespaced: bool,
-    columns: Vec<Column>,
+    columns: &'static [Column],
 }
 
 /// A column of a kind's table, after the name.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Column {
-    header: String,
+    name: &'static str,
+    /// Whether only the wide table has it.
     wide: bool,
     cell: Cell,
+    /// Where the value is, as a JSONPath.
+    path: &'static str,
 }
 
-#[derive(Clone, Debug)]
+/// What a cell shows of the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell {
-    /// The value at a path.
-    Text(JsonPath),
-    /// How long ago the time at a path was.
-    Age(JsonPath),
-    /// How many entries the map at a path has.
-    Count(JsonPath),
-    /// The object that an event is about.
-    About,
+    /// The value.
+    Text,
+    /// How long ago the time was.
+    Age,
+    /// How many entries the map has.
+    Count,
+    /// The object that is referred to.
+    Object,
 }
+
+const fn column(name: &'static str, cell: Cell, path: &'static str) -> Column {
+    Column { name, wide: false, cell, path }
+}
+
+const fn wide(name: &'static str, cell: Cell, path: &'static str) -> Column {
+    Column { name, wide: true, cell, path }
+}
+
+const AGE: Column = column("Age", Cell::Age, ".metadata.creationTimestamp");
+const READY: Column = column("Ready", Cell::Text, ".status.conditions[?(@.type=='Ready')].status");
+const LEASE: &[Column] = &[
+    column("Segment", Cell::Text, ".spec.segment"),
+    column("Address", Cell::Text, ".spec.address"),
+    column("Namespace", Cell::Text, ".spec.claim.namespace"),
+    column("Holder", Cell::Text, ".spec.claim.name"),
+    column("Network", Cell::Text, ".spec.claim.network"),
+    column("Node", Cell::Text, ".status.node"),
+    AGE,
+];
+
+/// A namespaced kind of version v1, in no category.
+const fn plain(
+    (group, plural, singular): (&'static str, &'static str, &'static str),
+    short: &'static [&'static str],
+    columns: &'static [Column],
+) -> Kind {
+    Kind { group, version: "v1", plural, singular, short, categories: &[], namespaced: true, columns }
+}
+
+/// A kind of ours, which is in no namespace.
+const fn ours(
+    plural: &'static str,
+    singular: &'static str,
+    short: &'static [&'static str],
+    columns: &'static [Column],
+) -> Kind {
+    let (group, version) = ("holdfast.io", "v1alpha1");
+    Kind { group, version, plural, singular, short, categories: &["holdfast"], namespaced: false, columns }
+}
+
+/// All kinds that holdfastd keeps.
+static KINDS: [Kind; 9] = [
+    Kind {
+        categories: &["all"],
+        ..plain(
+            ("kubevirt.io", "virtualmachines", "virtualmachine"),
+            &["vm", "vms"],
+            &[AGE, column("Status", Cell::Text, ".status.printableStatus"), READY],
+        )
+    },
+    Kind {
+        categories: &["all"],
+        ..plain(
+            ("kubevirt.io", "virtualmachineinstances", "virtualmachineinstance"),
+            &["vmi", "vmis"],
+            &[
+                AGE,
+                column("Phase", Cell::Text, ".status.phase"),
+                column("IP", Cell::Text, ".status.interfaces[0].ipAddress"),
+                column("NodeName", Cell::Text, ".status.nodeName"),
+                READY,
+                wide("Live-Migratable", Cell::Text, ".status.conditions[?(@.type=='LiveMigratable')].status"),
+                wide("Paused", Cell::Text, ".status.conditions[?(@.type=='Paused')].status"),
+            ],
+        )
+    },
+    ours(
+        "underlaynetworks",
+        "underlaynetwork",
+        &["unet", "unets"],
+        &[
+            column("Segment", Cell::Text, ".spec.segment"),
+            column("Backend", Cell::Text, ".spec.backend"),
+            column("Used", Cell::Text, ".status.addresses.used"),
+            column("Total", Cell::Text, ".status.addresses.total"),
+            AGE,
+        ],
+    ),
+    ours("ipleases", "iplease", &["ipl"], LEASE),
+    ours("macleases", "maclease", &["macl"], LEASE),
+    plain(
+        ("k8s.cni.cncf.io", "network-attachment-definitions", "network-attachment-definition"),
+        &["net-attach-def", "nad", "nads", "networkattachmentdefinition"],
+        &[AGE],
+    ),
+    plain(
+        ("", "events", "event"),
+        &["ev"],
+        &[
+            column("Last Seen", Cell::Age, ".lastTimestamp"),
+            column("Type", Cell::Text, ".type"),
+            column("Reason", Cell::Text, ".reason"),
+            column("Object", Cell::Object, ".involvedObject"),
+            column("Message", Cell::Text, ".message"),
+        ],
+    ),
+    plain(("", "configmaps", "configmap"), &["cm"], &[column("Data", Cell::Count, ".data"), AGE]),
+    plain(
+        ("", "secrets", "secret"),
+        &[],
+        &[column("Type", Cell::Text, ".type"), column("Data", Cell::Count, ".data"), AGE],
+    ),
+];
 
 impl Kind {
-    /// All kinds that holdfastd keeps.
-    pub fn all() -> Vec<Self> {
-        let age = ("Age", "date", ".metadata.creationTimestamp");
-        let mut kinds: Vec<Self> = crds().iter().map(Self::of_crd).collect();
-        kinds.extend([
-            Self::new(
-                ("k8s.cni.cncf.io", "network-attachment-definitions", "network-attachment-definition"),
-                &["nad", "nads", "net-attach-def", "networkattachmentdefinition"],
-                &[age],
-            ),
-            Self::new(
-                ("", "events", "event"),
-                &["ev"],
-                &[
-                    ("Last Seen", "date", ".lastTimestamp"),
-                    ("Type", "string", ".type"),
-                    ("Reason", "string", ".reason"),
-                    ("Object", "about", ".involvedObject"),
-                    ("Message", "string", ".message"),
-                ],
-            ),
-            Self::new(("", "configmaps", "configmap"), &["cm"], &[("Data", "count", ".data"), age]),
-            Self::new(("", "secrets", "secret"), &[], &[("Type", "string", ".type"), ("Data", "count", ".data"), age]),
-        ]);
-        kinds
-    }
-
-    fn new((group, plural, singular): (&str, &str, &str), short: &[&str], columns: &[(&str, &str, &str)]) -> Self {
-        let columns = columns.iter().filter_map(|(name, form, path)| Column::new(name, form, path, false));
-        Self {
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            plural: plural.to_owned(),
-            singular: singular.to_owned(),
-            short: short.iter().map(|&name| name.to_owned()).collect(),
-            categories: Vec::new(),
-            namespaced: true,
-            columns: columns.collect(),
-        }
-    }
-
-    fn of_crd(crd: &CustomResourceDefinition) -> Self {
-        let names = &crd.spec.names;
-        let version = crd.spec.versions.iter().find(|version| version.storage);
-        let columns = version.and_then(|version| version.additional_printer_columns.as_deref()).unwrap_or_default();
-        let columns = columns.iter().filter_map(|column| {
-            Column::new(&column.name, &column.type_, &column.json_path, column.priority.is_some_and(|p| p > 0))
-        });
-        Self {
-            group: crd.spec.group.clone(),
-            version: version.map(|version| version.name.clone()).unwrap_or_default(),
-            plural: names.plural.clone(),
-            singular: names.kind.to_lowercase(),
-            short: names.short_names.clone().unwrap_or_default(),
-            categories: names.categories.clone().unwrap_or_default(),
-            namespaced: crd.spec.scope == "Namespaced",
-            columns: columns.collect(),
-        }
-    }
-
     fn is_called(&self, name: &str) -> bool {
         let own = [&self.plural, &self.singular];
-        let mut names = own.into_iter().chain(&self.short).chain(&self.categories);
-        names.any(|known| known == name) || format!("{}.{}", self.plural, self.group) == name
+        let mut names = own.into_iter().chain(self.short).chain(self.categories);
+        names.any(|known| *known == name) || format!("{}.{}", self.plural, self.group) == name
     }
 
     /// What it is called in messages, such as `virtualmachine.kubevirt.io`.
     pub fn full_name(&self) -> String {
-        match self.group.as_str() {
-            "" => self.singular.clone(),
+        match self.group {
+            "" => self.singular.to_owned(),
             group => format!("{}.{group}", self.singular),
         }
     }
 
     /// The path of its objects: all of them, those of a namespace, or one.
     pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let root = match self.group.as_str() {
+        let root = match self.group {
             "" => format!("/api/{}", self.version),
             group => format!("/apis/{group}/{}", self.version),
         };
@@ -138,12 +185,12 @@ impl Kind {
 
     /// Headers of its table after the name.
     pub fn headers(&self, wide: bool) -> Vec<String> {
-        self.shown(wide).map(|column| column.header.clone()).collect()
+        self.shown(wide).map(|column| column.name.to_uppercase()).collect()
     }
 
     /// An object's cells after the name.
     pub fn cells(&self, object: &Value, wide: bool, now: Timestamp) -> Vec<String> {
-        self.shown(wide).map(|column| column.cell.text(object, now)).collect()
+        self.shown(wide).map(|column| column.text(object, now)).collect()
     }
 
     /// Whether the name comes first; an event is told by what it says.
@@ -156,16 +203,34 @@ impl Kind {
     }
 }
 
+impl Column {
+    fn text(&self, object: &Value, now: Timestamp) -> String {
+        // The test sees to it that each path can be read.
+        let path = JsonPath::parse(self.path);
+        let value = path.as_ref().and_then(|path| path.find(object)).unwrap_or(&Value::Null);
+        match (self.cell, value) {
+            (Cell::Age, time) => age(time.as_str().unwrap_or_default(), now),
+            (Cell::Count, map) => map.as_object().map_or(0, serde_json::Map::len).to_string(),
+            (Cell::Object, object) => {
+                let text = |field: &str| object[field].as_str().unwrap_or_default();
+                format!("{}/{}", text("kind").to_lowercase(), text("name"))
+            }
+            (Cell::Text, Value::Null) => String::new(),
+            (Cell::Text, Value::String(text)) => one_line(text),
+            (Cell::Text, other) => other.to_string(),
+        }
+    }
+}
+
 /// The kinds that a user names, separated by commas; a category stands for its kinds.
-pub fn named(names: &str) -> Result<Vec<Kind>> {
-    let all = Kind::all();
-    let mut found: Vec<Kind> = Vec::new();
+pub fn named(names: &str) -> Result<Vec<&'static Kind>> {
+    let mut found = Vec::new();
     for name in names.split(',') {
         let lower = name.to_lowercase();
         let before = found.len();
-        found.extend(all.iter().filter(|kind| kind.is_called(&lower)).cloned());
+        found.extend(KINDS.iter().filter(|kind| kind.is_called(&lower)));
         if found.len() == before {
-            let known: Vec<&str> = all.iter().map(|kind| kind.short.first().unwrap_or(&kind.plural).as_str()).collect();
+            let known: Vec<&str> = KINDS.iter().map(|kind| *kind.short.first().unwrap_or(&kind.plural)).collect();
             bail!("error: the server doesn't have a resource type \"{name}\"; it has {}", known.join(", "));
         }
     }
@@ -173,56 +238,41 @@ pub fn named(names: &str) -> Result<Vec<Kind>> {
 }
 
 /// The one kind that a user names.
-pub fn one(name: &str) -> Result<Kind> {
+pub fn one(name: &str) -> Result<&'static Kind> {
     match named(name)?.as_slice() {
-        [kind] => Ok(kind.clone()),
+        [kind] => Ok(kind),
         _ => bail!("error: \"{name}\" names several kinds, and one is needed"),
-    }
-}
-
-impl Column {
-    fn new(name: &str, form: &str, path: &str, wide: bool) -> Option<Self> {
-        let path = JsonPath::parse(path)?;
-        let cell = match form {
-            "date" => Cell::Age(path),
-            "count" => Cell::Count(path),
-            "about" => Cell::About,
-            _ => Cell::Text(path),
-        };
-        Some(Self { header: name.to_uppercase(), wide, cell })
-    }
-}
-
-impl Cell {
-    fn text(&self, object: &Value, now: Timestamp) -> String {
-        match self {
-            Self::Text(path) => match path.find(object) {
-                None | Some(Value::Null) => String::new(),
-                Some(Value::String(text)) => one_line(text),
-                Some(other) => other.to_string(),
-            },
-            Self::Age(path) => age(path.find(object).and_then(Value::as_str).unwrap_or_default(), now),
-            Self::Count(path) => {
-                path.find(object).and_then(Value::as_object).map_or(0, serde_json::Map::len).to_string()
-            }
-            Self::About => {
-                let text = |field: &str| object["involvedObject"][field].as_str().unwrap_or_default();
-                format!("{}/{}", text("kind").to_lowercase(), text("name"))
-            }
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_api::crd::crds;
 
     #[test]
-    fn each_column_of_the_crds_is_shown() {
+    fn our_kinds_are_as_their_crds_say() {
         for crd in crds() {
+            let names = &crd.spec.names;
             let version = crd.spec.versions.iter().find(|version| version.storage).unwrap();
-            let declared = version.additional_printer_columns.as_ref().map_or(0, Vec::len);
-            assert_eq!(Kind::of_crd(&crd).headers(true).len(), declared, "{}", crd.spec.names.kind);
+            let kind = one(&names.plural).unwrap();
+            assert_eq!((kind.group, kind.version), (crd.spec.group.as_str(), version.name.as_str()));
+            assert_eq!((kind.singular, kind.namespaced), (&*names.kind.to_lowercase(), crd.spec.scope == "Namespaced"));
+            assert_eq!(kind.short, names.short_names.clone().unwrap_or_default());
+            assert_eq!(kind.categories, names.categories.clone().unwrap_or_default());
+            let declared = version.additional_printer_columns.iter().flatten();
+            let declared: Vec<_> = declared
+                .map(|c| (c.name.as_str(), c.priority.is_some_and(|p| p > 0), c.type_ == "date", c.json_path.as_str()))
+                .collect();
+            let shown = kind.columns.iter().map(|c| (c.name, c.wide, c.cell == Cell::Age, c.path));
+            assert_eq!(shown.collect::<Vec<_>>(), declared, "{}", names.kind);
+        }
+    }
+
+    #[test]
+    fn each_path_can_be_read() {
+        for column in KINDS.iter().flat_map(|kind| kind.columns) {
+            assert!(JsonPath::parse(column.path).is_some(), "{}", column.path);
         }
     }
 
@@ -248,7 +298,7 @@ mod tests {
         ] {
             assert_eq!(one(name).unwrap().full_name(), full);
         }
-        let names: Vec<_> = named("all").unwrap().iter().map(Kind::full_name).collect();
+        let names: Vec<_> = named("all").unwrap().into_iter().map(Kind::full_name).collect();
         assert_eq!(names, ["virtualmachine.kubevirt.io", "virtualmachineinstance.kubevirt.io"]);
         let error = named("vm,pods").unwrap_err().to_string();
         assert!(

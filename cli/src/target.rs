@@ -8,7 +8,7 @@ use crate::kinds::{Kind, named, one};
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The kind.
-    pub kind: Kind,
+    pub kind: &'static Kind,
     /// The names.
     pub names: Vec<String>,
 }

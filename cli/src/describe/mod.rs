@@ -41,19 +41,19 @@ pub async fn describe(client: &Client, namespace: &str, arguments: &[String]) ->
     let mut sheets = Vec::new();
     let mut code = ExitCode::SUCCESS;
     for target in targets("describe", arguments)? {
-        let Some(machine) = Machine::of(&target.kind) else {
+        let Some(machine) = Machine::of(target.kind) else {
             bail!("error: describe knows vm and vmi; of a {}, use `get -o yaml`", target.kind.full_name());
         };
         let names = match target.names.is_empty() {
             true => all_names(client, &target.kind.path(Some(namespace), None)).await,
             false => Ok(target.names),
         };
-        for name in names.map_err(|error| anyhow::anyhow!(error.from_server()))? {
+        for name in names.map_err(|error| anyhow::anyhow!(error.kubectl_text()))? {
             let path = target.kind.path(Some(namespace), Some(&name));
             match sheet(client, namespace, machine, &path).await {
                 Ok(sheet) => sheets.push(sheet),
                 Err(error) => {
-                    eprintln!("{}", error.from_server());
+                    eprintln!("{}", error.kubectl_text());
                     code = ExitCode::FAILURE;
                 }
             }
