@@ -34,7 +34,6 @@ pub fn run_event_loop() -> std::io::Result<()> {
     if unsafe { sys::virEventRegisterDefaultImpl() } < 0 {
         return Err(std::io::Error::other(Error::last_error()));
     }
-    // A timer that never fires keeps the loop in poll() even before the first connection adds a descriptor.
     std::thread::Builder::new().name("libvirt-events".to_owned()).spawn(|| {
         loop {
             // SAFETY: the default implementation is registered, and this is the only thread that runs it.

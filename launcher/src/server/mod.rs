@@ -79,7 +79,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Root of the host may be any number of ours: the kernel shows it as 0 where user namespaces are not in use.
+/// Beside the socket's mode: the peer is root or of the launcher's own user.
 fn may_speak(stream: &UnixStream) -> bool {
     let own = nix::unistd::geteuid().as_raw();
     getsockopt(&stream.as_fd(), PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
