@@ -85,6 +85,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         store,
         events,
         file_errors: FileErrors::default(),
+        quarantine: Duration::from_secs(options.quarantine),
         leases,
         images: Images::open(&options.state.join("images"))?,
         cni: Runtime::new(paths),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use holdfast_agent::leases::LeaseStore;
 use holdfast_agent::vmi::{VmiContext, VmiTask};
@@ -42,6 +43,8 @@ pub struct Host {
     pub events: Events,
     /// What is wrong with files of the folder of manifests.
     pub file_errors: FileErrors,
+    /// How long a released address stays locked.
+    pub quarantine: Duration,
     /// Leases of addresses.
     pub leases: Arc<dyn LeaseStore>,
     /// Disks of images.

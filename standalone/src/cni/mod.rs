@@ -106,7 +106,6 @@ pub fn default_pod_network(subnet: ipnetwork::Ipv4Network, agent_socket: &Path) 
             "bridge": "hf-pod0",
             "bridgeGateway": { "masquerade": true },
             "defaultRoute": true,
-            "portSecurity": true,
             "subnets": [{ "cidr": subnet, "gateway": subnet.nth(1) }],
         }],
     })

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_agent::leases::{LeaseKind, is_quarantined, release};
+use holdfast_agent::leases::{LeaseKind, is_quarantined, release, sweep};
 
 use crate::host::{Host, chain};
 use crate::store::Kind;
 
 /// Puts every lease into quarantine whose VM or VMI is not there any more; the agent deletes it after that. Derived
-/// from what is stored, so a crash before or in the middle changes nothing.
-pub async fn release_unowned(host: &Host) {
+/// from what is stored, so a crash before or in the middle changes nothing. Returns whether there were any.
+pub async fn release_unowned(host: &Host) -> bool {
     let mut unowned = BTreeMap::new();
     for kind in [LeaseKind::Ip, LeaseKind::Mac] {
         let leases = match host.leases.list(kind).await {
             Ok(leases) => leases,
-            Err(error) => return tracing::warn!("{}", chain(&error)),
+            Err(error) => {
+                tracing::warn!("{}", chain(&error));
+                return false;
+            }
         };
         for lease in leases.iter().filter(|lease| !is_quarantined(lease)) {
             let claim = lease.claim();
@@ -31,9 +34,20 @@ pub async fn release_unowned(host: &Host) {
             }
         }
     }
+    let found = !unowned.is_empty();
     for (segment, claim) in unowned.into_values() {
         if let Err(error) = release(&*host.leases, &segment, &claim).await {
             tracing::warn!("{}", chain(&error));
         }
+    }
+    found
+}
+
+/// Deletes the leases whose quarantine is over, and tells those who wait for an address.
+pub async fn sweep_quarantine(host: &Host) {
+    match sweep(&*host.leases, host.quarantine).await {
+        Ok(0) => {}
+        Ok(_) => host.world.send_modify(|count| *count += 1),
+        Err(error) => tracing::warn!("{}", chain(&error)),
     }
 }

@@ -31,7 +31,7 @@ pub async fn control(host: Arc<Host>, mut stop: watch::Receiver<bool>) {
         host.store.keys(Kind::VirtualMachine).into_iter().for_each(|key| queue.at(key, now));
     };
     all(&mut queue);
-    leases::release_unowned(&host).await;
+    let mut sweep = after_quarantine(&host).await;
     let mut resync = tokio::time::interval(RESYNC);
     loop {
         while let Some(key) = queue.due(Instant::now()) {
@@ -49,14 +49,18 @@ pub async fn control(host: Arc<Host>, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             () = stopped(&mut stop) => return,
             () = sleep_until(next.into()) => {}
+            () = sleep_until(sweep.unwrap_or(next).into()), if sweep.is_some() => {
+                sweep = None;
+                leases::sweep_quarantine(&host).await;
+            }
             _ = resync.tick() => {
                 all(&mut queue);
-                leases::release_unowned(&host).await;
+                sweep = after_quarantine(&host).await.or(sweep);
                 host.events.sweep();
                 tokio::task::block_in_place(|| images(&host));
             }
             change = changes.recv() => match change {
-                Ok(key) => heard(&host, &mut queue, &key).await,
+                Ok(key) => sweep = heard(&host, &mut queue, &key).await.or(sweep),
                 Err(RecvError::Lagged(_)) => all(&mut queue),
                 Err(RecvError::Closed) => return,
             }
@@ -64,16 +68,24 @@ pub async fn control(host: Arc<Host>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-async fn heard(host: &Host, queue: &mut Queue, key: &Key) {
+/// Looks at what a change concerns. Returns when a quarantine that began is over.
+async fn heard(host: &Host, queue: &mut Queue, key: &Key) -> Option<Instant> {
     if !matches!(key.kind, Kind::VirtualMachine | Kind::VirtualMachineInstance) {
-        return;
+        return None;
     }
     queue.at(key.with_kind(Kind::VirtualMachine), Instant::now());
-    if host.store.get(key).is_none() {
-        leases::release_unowned(host).await;
-        revision::forget_unowned(host);
-        host.world.send_modify(|count| *count += 1);
+    if host.store.get(key).is_some() {
+        return None;
     }
+    revision::forget_unowned(host);
+    host.world.send_modify(|count| *count += 1);
+    after_quarantine(host).await
+}
+
+/// Releases the leases of what is gone. Returns when their quarantine is over, a little later for whole seconds.
+async fn after_quarantine(host: &Host) -> Option<Instant> {
+    let released = leases::release_unowned(host).await;
+    released.then(|| Instant::now() + host.quarantine + Duration::from_secs(1))
 }
 
 /// Removes the images that neither a manifest names nor a sandbox uses.

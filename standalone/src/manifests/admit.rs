@@ -87,7 +87,11 @@ impl Manifested for NetworkAttachmentDefinition {
 
 impl Manifested for UnderlayNetwork {
     fn admit(&mut self, _uid: Uuid, _config: &ClusterConfig) -> Result<Vec<String>, String> {
-        Ok(Vec::new())
+        let problems = holdfast_api::underlay::problems(self).into_iter();
+        let problems: Vec<String> = problems
+            .map(|cause| format!("{}: {}", cause.field.unwrap_or_default(), cause.message.unwrap_or_default()))
+            .collect();
+        if problems.is_empty() { Ok(Vec::new()) } else { Err(problems.join(", ")) }
     }
 
     fn take(&mut self, wanted: Self) -> Result<(), String> {

@@ -1,5 +1,7 @@
 //! holdfastd as a whole: real sandboxes, real switches, a guest that boots.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use std::fs;
@@ -81,7 +83,13 @@ fn a_vm_keeps_its_mac_and_address_until_it_is_deleted() {
 /// holdfastd dies and comes back; the guest answers all the time, and what it wrote to memory is there.
 fn adoption(world: &mut World, vmi: &Value) {
     let launchers = world.launchers();
-    let pings = world.machine.command("busybox").args(["ping", "-q", "-w", "6", "192.0.2.10"]).stdout(Stdio::piped()).spawn().unwrap();
+    let pings = world
+        .machine
+        .command("busybox")
+        .args(["ping", "-q", "-w", "6", "192.0.2.10"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     world.kill();
     world.start();
     let output = pings.wait_with_output().unwrap();
@@ -143,7 +151,7 @@ fn an_address_has_one_holder() {
     let first = world.running("first", None);
     world.write("second.yaml", &vm("second", "Always", ask, "lan"));
     let message = world.condition("vmi", "second", "Synchronized", "AddressConflict");
-    for part in ["192.0.2.10", "lan", "VirtualMachine default/first"] {
+    for part in ["192.0.2.10", "lan", "VirtualMachine `default/first`"] {
         assert!(message.contains(part), "{part} is not in {message}");
     }
     assert_eq!(world.condition("vm", "second", "Synchronized", "AddressConflict"), message);

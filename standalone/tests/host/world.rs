@@ -247,14 +247,15 @@ impl World {
         })
     }
 
-    /// Waits until the machine on the wire gets an answer from an address.
+    /// Waits until the machine on the wire gets answers to ping and HTTP from an address.
     pub fn answers(&self, address: &str) {
+        let request = format!(
+            "exec 3<>/dev/tcp/{address}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && timeout 2 grep -q '200 OK' <&3"
+        );
         eventually(&format!("{address} answers"), LONG, || {
-            self.machine
-                .try_sh(&format!(
-                    "arping -q -c 1 -w 1 -I wire {address} && busybox wget -q -T 2 -O - http://{address}/"
-                ))
-                .then_some(())
+            let ping = self.machine.try_sh(&format!("busybox ping -q -c 1 -W 1 {address}"));
+            let http = ping && self.machine.command("bash").args(["-c", &request]).output().unwrap().status.success();
+            http.then_some(())
         });
     }
 
