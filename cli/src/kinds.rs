@@ -6,9 +6,7 @@ use anyhow::{Result, bail};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use crate::age::age;
-use crate::json_path::JsonPath;
-use crate::table::one_line;
+use crate::columns::{Cell, Column, column, wide};
 
 /// A kind of object.
 #[derive(Debug)]
@@ -27,38 +25,6 @@ pub struct Kind {
     /// Whether its objects live in namespaces.
     pub namespaced: bool,
     columns: &'static [Column],
-}
-
-/// A column of a kind's table, after the name.
-#[derive(Debug)]
-struct Column {
-    name: &'static str,
-    /// Whether only the wide table has it.
-    wide: bool,
-    cell: Cell,
-    /// Where the value is, as a JSONPath.
-    path: &'static str,
-}
-
-/// What a cell shows of the value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cell {
-    /// The value.
-    Text,
-    /// How long ago the time was.
-    Age,
-    /// How many entries the map has.
-    Count,
-    /// The object that is referred to.
-    Object,
-}
-
-const fn column(name: &'static str, cell: Cell, path: &'static str) -> Column {
-    Column { name, wide: false, cell, path }
-}
-
-const fn wide(name: &'static str, cell: Cell, path: &'static str) -> Column {
-    Column { name, wide: true, cell, path }
 }
 
 const AGE: Column = column("Age", Cell::Age, ".metadata.creationTimestamp");
@@ -203,25 +169,6 @@ impl Kind {
     }
 }
 
-impl Column {
-    fn text(&self, object: &Value, now: Timestamp) -> String {
-        // The test sees to it that each path can be read.
-        let path = JsonPath::parse(self.path);
-        let value = path.as_ref().and_then(|path| path.find(object)).unwrap_or(&Value::Null);
-        match (self.cell, value) {
-            (Cell::Age, time) => age(time.as_str().unwrap_or_default(), now),
-            (Cell::Count, map) => map.as_object().map_or(0, serde_json::Map::len).to_string(),
-            (Cell::Object, object) => {
-                let text = |field: &str| object[field].as_str().unwrap_or_default();
-                format!("{}/{}", text("kind").to_lowercase(), text("name"))
-            }
-            (Cell::Text, Value::Null) => String::new(),
-            (Cell::Text, Value::String(text)) => one_line(text),
-            (Cell::Text, other) => other.to_string(),
-        }
-    }
-}
-
 /// The kinds that a user names, separated by commas; a category stands for its kinds.
 pub fn named(names: &str) -> Result<Vec<&'static Kind>> {
     let mut found = Vec::new();
@@ -248,6 +195,7 @@ pub fn one(name: &str) -> Result<&'static Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json_path::JsonPath;
     use holdfast_api::crd::crds;
 
     #[test]

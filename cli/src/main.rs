@@ -7,9 +7,11 @@
 mod age;
 mod args;
 mod client;
+mod columns;
 mod console;
 mod delete;
 mod describe;
+mod duration;
 mod get;
 mod json_path;
 mod kinds;
