@@ -35,6 +35,8 @@ impl Daemon {
             .arg(switch::database())
             // An address that is free again is seen to be free within the demo.
             .args(["--quarantine", "1"])
+            // The log is a file.
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -103,7 +103,7 @@ fn prove(guest: &guest::Guest, keep: bool, steps: &mut Steps, report: &mut Repor
         Ok((Daemon::start(&world)?, String::new()))
     })?;
     let outcome = prove_vm(&daemon, steps, report).and_then(|()| if keep { Ok(()) } else { delete(&empty, steps) });
-    if outcome.is_err() {
+    if outcome.is_err() && process::check_signals().is_ok() {
         daemon.explain();
     }
     outcome
