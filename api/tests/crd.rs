@@ -79,7 +79,6 @@ fn ours_are_cluster_scoped_and_leases_do_not_change() {
     let spec = &network["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     assert_eq!(spec["backend"]["enum"], json!(["ovs", "linux-bridge", "macvtap"]));
     assert_eq!(spec["datapath"]["default"], "system");
-    assert_eq!(spec["portSecurity"]["default"], true);
     assert_eq!(spec["dhcp"]["default"], json!({"v4": true, "v6": false, "ra": false}));
 }
 

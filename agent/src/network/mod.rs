@@ -45,8 +45,6 @@ pub struct NetworkConfig {
     pub subnets: Vec<Subnet>,
     /// How guests are told their addresses.
     pub dhcp: Dhcp,
-    /// Whether a NIC may only send from its own addresses.
-    pub port_security: bool,
     /// Whether a plain pod's default route leads here.
     pub default_route: bool,
 }
@@ -111,20 +109,13 @@ impl NetConf {
         underlay: Option<&UnderlayNetwork>,
         node_labels: &BTreeMap<String, String>,
     ) -> Result<NetworkConfig, NetworkError> {
-        let (spec, segment_default) = match (&self.network, underlay) {
-            (Some(name), Some(underlay)) => (&underlay.spec, name.clone()),
+        let (spec, segment_default, at) = match (&self.network, underlay) {
+            (Some(name), Some(underlay)) => (&underlay.spec, name, "spec"),
             (Some(name), None) => return Err(NetworkError::Missing(name.clone())),
-            (None, _) => (&self.inline, self.name.clone()),
+            (None, _) => (&self.inline, &self.name, ""),
         };
-        check::spec(spec)?;
-        let segment = spec.segment(&segment_default).to_owned();
-        if !holdfast_api::lease::is_segment(&segment) {
-            return Err(NetworkError::value(
-                "segment",
-                &segment,
-                "a DNS subdomain of at most 220 characters; give `segment` where the network's name is none",
-            ));
-        }
+        check::spec(segment_default, spec, at)?;
+        let segment = spec.segment(segment_default).to_owned();
         let (bridge, uplink) = spec.on_node(node_labels);
         Ok(NetworkConfig {
             name: self.name.clone(),
@@ -136,7 +127,6 @@ impl NetConf {
             datapath: spec.datapath,
             subnets: spec.subnets.clone(),
             dhcp: spec.dhcp.clone(),
-            port_security: spec.port_security,
             default_route: self.default_route,
         })
     }

@@ -6,7 +6,7 @@
 
 mod rules;
 
-pub use rules::problems;
+pub use rules::{problems, problems_of};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -72,9 +72,9 @@ pub struct UnderlayNetworkSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<Subnet>,
     /// Whether a NIC may send from its own MAC and addresses only, and may not play DHCP server
-    /// or router.
-    #[serde(default = "yes")]
-    pub port_security: bool,
+    /// or router. Not enforced yet: `true` is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_security: Option<bool>,
     /// How guests are told their addresses.
     #[serde(default)]
     pub dhcp: Dhcp,

@@ -10,12 +10,15 @@ use crate::lease::{MAX_SEGMENT, is_segment};
 use crate::names::{INTERFACE_NAME, is_interface_name};
 use crate::pool::Pool;
 
-/// Everything that is wrong with a network: the field, its value, and what would be valid. Empty
-/// for a network that can be used.
+/// Everything that is wrong with an UnderlayNetwork; see [`problems_of`].
 pub fn problems(network: &UnderlayNetwork) -> Vec<StatusCause> {
-    let mut found = Found::default();
-    let name = network.metadata.name.as_deref().unwrap_or_default();
-    let spec = &network.spec;
+    problems_of(network.metadata.name.as_deref().unwrap_or_default(), &network.spec, "spec")
+}
+
+/// Everything that is wrong with a network of that name: the field (below `at`, which may be empty), its value, and
+/// what would be valid. Empty for a network that can be used.
+pub fn problems_of(name: &str, spec: &UnderlayNetworkSpec, at: &str) -> Vec<StatusCause> {
+    let mut found = Found { at: at.to_owned(), causes: Vec::new() };
     segment(name, spec, &mut found);
     links(spec, &mut found);
     if let Some(vlan) = &spec.vlan {
@@ -24,32 +27,42 @@ pub fn problems(network: &UnderlayNetwork) -> Vec<StatusCause> {
     if let Some(mtu) = spec.mtu
         && !(68..=65535).contains(&mtu)
     {
-        found.add("spec.mtu", format!("`{mtu}` is not from 68 to 65535"));
+        found.add("mtu", format!("`{mtu}` is not from 68 to 65535"));
     }
     if spec.datapath == Datapath::Netdev && spec.backend != Backend::Ovs {
-        found.add("spec.datapath", "`netdev` is for the backend `ovs` only".to_owned());
+        found.add("datapath", "`netdev` is for the backend `ovs` only".to_owned());
     }
     for (index, subnet) in spec.subnets.iter().enumerate() {
-        subnets(&format!("spec.subnets[{index}]"), subnet, &mut found);
+        subnets(&format!("subnets[{index}]"), subnet, &mut found);
         for (other, earlier) in spec.subnets[..index].iter().enumerate() {
             if overlap(subnet.cidr, earlier.cidr) {
                 found.add(
-                    format!("spec.subnets[{index}].cidr"),
-                    format!("`{}` overlaps with `{}` of spec.subnets[{other}]", subnet.cidr, earlier.cidr),
+                    format!("subnets[{index}].cidr"),
+                    format!("`{}` overlaps with `{}` of subnets[{other}]", subnet.cidr, earlier.cidr),
                 );
             }
         }
     }
-    found.0
+    found.causes
 }
 
-#[derive(Default)]
-struct Found(Vec<StatusCause>);
+/// What was found so far, and where the spec is.
+struct Found {
+    at: String,
+    causes: Vec<StatusCause>,
+}
 
 impl Found {
-    fn add(&mut self, field: impl Into<String>, message: String) {
-        self.0.push(StatusCause {
-            field: Some(field.into()),
+    /// `field` is relative to the spec.
+    fn add(&mut self, field: impl AsRef<str>, message: String) {
+        let field = field.as_ref();
+        let field = if self.at.is_empty() { field.to_owned() } else { format!("{}.{field}", self.at) };
+        self.put(field, message);
+    }
+
+    fn put(&mut self, field: String, message: String) {
+        self.causes.push(StatusCause {
+            field: Some(field),
             message: Some(message),
             reason: Some("FieldValueInvalid".to_owned()),
         });
@@ -59,28 +72,31 @@ impl Found {
 fn segment(name: &str, spec: &UnderlayNetworkSpec, found: &mut Found) {
     let segment = spec.segment(name);
     if !is_segment(segment) {
-        let field = if spec.segment.is_some() { "spec.segment" } else { "metadata.name" };
-        found.add(
-            field,
-            format!(
-                "`{segment}` names no segment: a DNS subdomain of at most {MAX_SEGMENT} characters does (lower-case letters, digits, `-` and `.`)"
-            ),
+        let message = format!(
+            "`{segment}` names no segment: a DNS subdomain of at most {MAX_SEGMENT} characters does (lower-case letters, digits, `-` and `.`)"
         );
+        // Without a segment of its own the network's name is the segment, and that is not part of the spec.
+        let at_root = found.at.is_empty();
+        match &spec.segment {
+            Some(_) => found.add("segment", message),
+            None if at_root => found.put("name".to_owned(), message),
+            None => found.put("metadata.name".to_owned(), message),
+        }
     }
 }
 
 /// A name of a link is one, and each node has the link that the backend needs.
 fn links(spec: &UnderlayNetworkSpec, found: &mut Found) {
-    let mut named = vec![("spec".to_owned(), &spec.bridge, &spec.uplink)];
+    let mut named = vec![(String::new(), &spec.bridge, &spec.uplink)];
     for (index, node) in spec.nodes.iter().enumerate() {
-        named.push((format!("spec.nodes[{index}]"), &node.bridge, &node.uplink));
+        named.push((format!("nodes[{index}]."), &node.bridge, &node.uplink));
     }
     for (at, bridge, uplink) in &named {
         for (field, name) in [("bridge", bridge), ("uplink", uplink)] {
             if let Some(name) = name
                 && !is_interface_name(name)
             {
-                found.add(format!("{at}.{field}"), format!("`{name}` is not {INTERFACE_NAME}"));
+                found.add(format!("{at}{field}"), format!("`{name}` is not {INTERFACE_NAME}"));
             }
         }
     }
@@ -96,8 +112,8 @@ fn links(spec: &UnderlayNetworkSpec, found: &mut Found) {
     // Without one for all nodes, each of the entries must have its own, and there must be some.
     if !has(&named[0]) && (named.len() == 1 || !named[1..].iter().all(has)) {
         found.add(
-            format!("spec.{field}"),
-            format!("the backend `{backend}` needs {article} {field}, here or in each entry of spec.nodes"),
+            field,
+            format!("the backend `{backend}` needs {article} {field}, here or in each entry of `nodes`"),
         );
     }
 }
@@ -108,20 +124,20 @@ fn vlans(vlan: &Vlan, found: &mut Found) {
         .filter_map(|(field, id)| Some((field, id?)))
         .chain(vlan.trunk.iter().map(|id| ("trunk", *id)));
     for (field, id) in ids.filter(|(_, id)| !(1..=4094).contains(id)) {
-        found.add(format!("spec.vlan.{field}"), format!("`{id}` is no VLAN id: 1 to 4094 are"));
+        found.add(format!("vlan.{field}"), format!("`{id}` is no VLAN id: 1 to 4094 are"));
     }
     match (vlan.access, vlan.trunk.is_empty()) {
-        (Some(_), false) => found.add("spec.vlan", "access and trunk exclude each other".to_owned()),
-        (None, true) => found.add("spec.vlan", "either access or trunk is needed".to_owned()),
+        (Some(_), false) => found.add("vlan", "access and trunk exclude each other".to_owned()),
+        (None, true) => found.add("vlan", "either access or trunk is needed".to_owned()),
         _ => {}
     }
     if vlan.native.is_some() && vlan.trunk.is_empty() {
-        found.add("spec.vlan.native", "there is a native VLAN only with a trunk".to_owned());
+        found.add("vlan.native", "there is a native VLAN only with a trunk".to_owned());
     }
 }
 
 fn subnets(at: &str, subnet: &Subnet, found: &mut Found) {
-    let before = found.0.len();
+    let before = found.causes.len();
     prefix(&format!("{at}.cidr"), subnet.cidr, found);
     let cidr = subnet.cidr;
     let outside = |address| format!("`{address}` is not in `{cidr}`");
@@ -162,7 +178,7 @@ fn subnets(at: &str, subnet: &Subnet, found: &mut Found) {
             _ => {}
         }
     }
-    if found.0.len() == before && Pool::of(subnet).is_empty() {
+    if found.causes.len() == before && Pool::of(subnet).is_empty() {
         found.add(at, format!("no address of `{cidr}` is left to give out"));
     }
 }
@@ -221,7 +237,7 @@ mod tests {
             (
                 json!({"backend": "ovs", "nodes": [{"nodeSelector": {}, "uplink": "e"}]}),
                 "spec.bridge",
-                "each entry of spec.nodes",
+                "each entry of `nodes`",
             ),
             (json!({"backend": "ovs", "bridge": "a/b"}), "spec.bridge", "`a/b` is not an interface name"),
             (json!({"backend": "ovs", "bridge": "b", "vlan": {"access": 4095}}), "spec.vlan.access", "`4095`"),
