@@ -80,25 +80,21 @@ async fn one(
         None => None,
     };
     let mut nic = Nic { interface: interface.name.clone(), network: network.name.clone(), ifname, lease: None };
-    let capabilities = capabilities(mac, ips);
-    let Some(multus) = &network.multus else {
-        if !ips.is_empty() {
-            let message =
-                format!("network `{}` is the pod network: an address cannot be asked for on it", network.name);
-            return Err(SetupError::new("AddressInvalid", message));
+    // The pod network is any network to us: with one of ours, a VM's addresses on it stay as well.
+    let (list, source, capabilities) = match &network.multus {
+        Some(multus) => {
+            let (list, nad) = definition(host, namespace(vmi), &multus.network_name)?;
+            (list, format!("NetworkAttachmentDefinition `{nad}`"), capabilities(mac, ips))
         }
-        return Ok(Planned { nic, list: host.pod_network.clone(), capabilities: json!({}) });
+        None => (host.pod_network.clone(), "the pod network".to_owned(), json!({})),
     };
-    let (list, nad) = definition(host, namespace(vmi), &multus.network_name)?;
     if let Some(config) = list.ours() {
         let underlay = match config["network"].as_str() {
             Some(name) => host.store.read::<UnderlayNetwork>("", name),
             None => None,
         };
-        let config = resolve(&config, underlay.as_ref(), &host.node_labels).map_err(|error| {
-            let message = format!("NetworkAttachmentDefinition `{nad}`: {error}");
-            SetupError::new("FailedAttachNetwork", message)
-        })?;
+        let config = resolve(&config, underlay.as_ref(), &host.node_labels)
+            .map_err(|error| SetupError::new("FailedAttachNetwork", format!("{source}: {error}")))?;
         let claim = claim(vmi, vm, &network.name);
         let request = Request { network: &config, claim: &claim, mac, ips, labels: &[] };
         let allocation = allocate(&*host.leases, &request).await.map_err(|error| taken(&error))?;
@@ -107,7 +103,7 @@ async fn one(
         nic.lease = Some(NicLease { claim, mac: allocation.mac, addresses: allocation.addresses, delivery, vm_owned });
     } else if !ips.is_empty() && !list.plugins.iter().any(|p| p["capabilities"]["ips"] == json!(true)) {
         let message = format!(
-            "NetworkAttachmentDefinition `{nad}` takes no addresses: annotation {ADDRESSES_ANNOTATION} needs a network \
+            "{source} takes no addresses: annotation {ADDRESSES_ANNOTATION} needs a network \
              of type `holdfast`, or a plugin with the capability `ips`"
         );
         return Err(SetupError::new("AddressInvalid", message));
