@@ -1,6 +1,6 @@
 //! Ages as kubectl shows them: short, the more exact the younger.
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;

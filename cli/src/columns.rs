@@ -1,6 +1,6 @@
 //! Columns of tables: what a cell shows of an object.
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::age::age;

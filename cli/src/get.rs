@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde::Serialize as _;
 use serde_json::{Value, json};
 

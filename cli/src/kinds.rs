@@ -3,7 +3,7 @@
 //! Written down here, for to make a CRD takes much longer than a command may; a test holds them against the CRDs.
 
 use anyhow::{Result, bail};
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::columns::{Cell, Column, column, wide};

@@ -10,9 +10,18 @@ use crate::out::print;
 pub fn client() -> Result<()> {
     let own = json!({
         "gitVersion": concat!("v", env!("CARGO_PKG_VERSION")),
-        "platform": format!("linux/{}", std::env::consts::ARCH),
+        "platform": format!("linux/{}", architecture()),
     });
     Ok(print(&format!("Client Version: {}\n", info(&own)))?)
+}
+
+/// The architecture as container images name it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// Prints holdfastd's version.

@@ -1,6 +1,6 @@
 //! The sheets of a VM and of a VMI.
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::parts::{conditions, events, interfaces, volumes};

@@ -10,7 +10,7 @@ mod value;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::client::{CallError, Client};

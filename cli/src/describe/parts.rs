@@ -1,6 +1,6 @@
 //! The parts that VMs and VMIs have in common: NICs, volumes, conditions and events.
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::sheet::Sheet;

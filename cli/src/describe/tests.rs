@@ -1,6 +1,6 @@
 //! Sheets of a VM and of its VMI, against the texts in `testdata`.
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::machine;

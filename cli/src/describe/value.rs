@@ -1,6 +1,6 @@
 //! Reading objects as they come, by JSON pointers.
 
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::age::age;
