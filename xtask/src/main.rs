@@ -50,8 +50,8 @@ enum Chore {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
+        Chore::Test(arguments) => return exit_code(test::run(&arguments)),
         Chore::Demo(arguments) => demo::run(&arguments),
-        Chore::Test(arguments) => test::run(&arguments),
         Chore::Dist(arguments) => dist::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Guest(arguments) => guest::run(&arguments),
@@ -59,11 +59,12 @@ fn main() -> ExitCode {
         Chore::Leaks(arguments) => leaks::run(&arguments),
         Chore::CheckDeps(arguments) => deps::run(&arguments),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(outcome.map(|()| ExitCode::SUCCESS))
+}
+
+fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }

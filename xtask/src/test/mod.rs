@@ -4,7 +4,9 @@ mod probes;
 mod run;
 mod suites;
 
-use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+use anyhow::Result;
 use clap::Args;
 use comfy_table::{Table, presets};
 
@@ -24,14 +26,14 @@ pub struct Arguments {
     list: bool,
 }
 
-/// The chore.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// The chore. A failure of a suite is in the exit code and above cargo's own summary, for that comes last.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let suites = suites::choose(suites::all()?, &arguments.suite)?;
     if arguments.list {
         for suite in &suites {
             println!("{:12} {} ({})", suite.name, suite.about, suite.selection.join(" "));
         }
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     setup::require_root("tests make network namespaces, which")?;
     setup::ensure(&mut |line| println!("setup: {line}"))?;
@@ -51,20 +53,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         process::check_signals()?;
         runs.push((suite, run, leaks));
     }
-    print_summary(&runs);
-    let failed: Vec<_> = runs
-        .iter()
-        .filter(|(_, run, leaks)| run.outcome.is_err() || leaks.is_err())
-        .map(|(suite, ..)| suite.name.as_str())
-        .collect();
-    if !failed.is_empty() {
-        bail!("these suites failed: {}", failed.join(", "));
-    }
-    Ok(())
+    Ok(if print_summary(&runs) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The table, and after it, as the last lines, what cargo itself said.
-fn print_summary(runs: &[(Suite, Run, Result<()>)]) {
+/// Returns whether all succeeded.
+fn print_summary(runs: &[(Suite, Run, Result<()>)]) -> bool {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(["suite", "seconds", "passed", "failed", "leaks", ""]);
     for (suite, run, leaks) in runs {
@@ -83,8 +77,14 @@ fn print_summary(runs: &[(Suite, Run, Result<()>)]) {
         ]);
     }
     println!("\n{table}\n");
+    let failed = |(_, run, leaks): &&(Suite, Run, Result<()>)| run.outcome.is_err() || leaks.is_err();
+    let failed: Vec<_> = runs.iter().filter(failed).map(|(suite, ..)| suite.name.as_str()).collect();
+    if !failed.is_empty() {
+        println!("These suites failed: {}\n", failed.join(", "));
+    }
     for (suite, run, _) in runs {
         println!("suite {}", suite.name);
         run.summary.iter().for_each(|line| println!("{line}"));
     }
+    failed.is_empty()
 }
