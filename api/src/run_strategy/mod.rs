@@ -1,7 +1,7 @@
 //! What becomes of a VM, decided without doing anything.
 //!
-//! The controller observes a VM and its VMI, asks [`decide`] for the one next action, performs it,
-//! and writes what [`vm_status`] says. All inputs (the time, randomness) are passed in, so that
+//! The controller observes a VM and its VMI, asks [`decide()`] for the one next action, performs it,
+//! and writes what [`vm_status()`] says. All inputs (the time, randomness) are passed in, so that
 //! each decision is a value that a test can compare. `verbs` holds what start, stop and the other
 //! subresources change; [`build_vmi`] makes the VMI of a VM.
 //!

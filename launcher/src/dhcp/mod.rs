@@ -1,6 +1,6 @@
 //! DHCPv4 for the VM's own NICs: one lease each, answered on packet sockets that the agent opened.
 //!
-//! [`answer`] is the protocol, pure; [`frame`] wraps it in Ethernet, IP and UDP; [`Server`] is the loop around them.
+//! [`mod@answer`] is the protocol, pure; [`frame`] wraps it in Ethernet, IP and UDP; [`Server`] is the loop around them.
 //! Only the NIC's own MAC is answered, and only with the one address that is its own: a server that would confirm
 //! whatever address was asked for would let a guest keep one that belongs to another network.
 

@@ -1,7 +1,7 @@
 //! The folder of manifests: what shall be on this host.
 //!
-//! Reading order: [`scan`] reads the folder into documents, [`admit`] judges one object as an API server would,
-//! [`apply`] makes the store agree, [`edit`] takes a document out of its file, [`watch`] does it again whenever
+//! Reading order: [`mod@scan`] reads the folder into documents, [`admit`] judges one object as an API server would,
+//! [`apply`] makes the store agree, [`edit`] takes a document out of its file, [`mod@watch`] does it again whenever
 //! something changes.
 //!
 //! Invariants: one wrong document never keeps another from being applied; an object whose document is wrong, or

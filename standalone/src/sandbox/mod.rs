@@ -1,9 +1,9 @@
 //! The sandbox that stands for a pod: network, mount, pid, uts and ipc namespaces, control groups, and in it one
 //! unprivileged program, the VM's launcher.
 //!
-//! Reading order: [`plan`] says what a sandbox shall be, [`spawn`] asks for it, [`enter`] (holdfastd executed
+//! Reading order: [`plan`] says what a sandbox shall be, [`mod@spawn`] asks for it, [`enter`] (holdfastd executed
 //! anew) builds it by [`root`] and [`privileges`] and becomes the launcher, [`process`] holds that from outside,
-//! [`record`] remembers it over restarts, [`remove`] takes it down.
+//! [`record`] remembers it over restarts, [`mod@remove`] takes it down.
 //!
 //! Invariants: a sandbox outlives holdfastd; nothing runs in one that is not recorded; taking one down is
 //! idempotent and may start from any point at which a crash stopped.

@@ -33,17 +33,15 @@ pub struct Nic {
 }
 
 impl Report {
-    /// Compares the NICs with those after the restart. The one on the underlay must be the same in all; that on
-    /// the pod network has a new pod behind it.
+    /// Compares the NICs with those after the restart: each must have its MAC and its addresses still.
     pub fn compare(&mut self, after: &[Nic]) -> Result<()> {
         for nic in &mut self.nics {
-            let same = after
-                .iter()
-                .any(|other| (&other.name, &other.mac, &other.addresses) == (&nic.name, &nic.mac, &nic.addresses));
-            nic.same_after_restart = Some(same);
-            if !same && nic.name == world::UNDERLAY {
-                bail!("NIC `{}` was {nic:?}, and after the restart the NICs are {after:?}", nic.name);
-            }
+            let same =
+                |other: &Nic| (&other.name, &other.mac, &other.addresses) == (&nic.name, &nic.mac, &nic.addresses);
+            nic.same_after_restart = Some(after.iter().any(same));
+        }
+        if let Some(nic) = self.nics.iter().find(|nic| nic.same_after_restart == Some(false)) {
+            bail!("NIC `{}` was {nic:?}, and after the restart the NICs are {after:?}", nic.name);
         }
         Ok(())
     }
@@ -130,12 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn the_underlay_nic_must_stay_the_same() {
-        let mut report = Report { nics: vec![nic("default", "a"), nic(world::UNDERLAY, "b")], ..Report::default() };
-        report.compare(&[nic("default", "c"), nic(world::UNDERLAY, "b")]).unwrap();
-        assert_eq!(report.nics[0].same_after_restart, Some(false));
-        assert_eq!(report.nics[1].same_after_restart, Some(true));
-        assert!(report.compare(&[nic("default", "a"), nic(world::UNDERLAY, "c")]).is_err());
+    fn each_nic_must_stay_the_same() {
+        let before = vec![nic("default", "a"), nic("lan", "b")];
+        let mut report = Report { nics: before.clone(), ..Report::default() };
+        report.compare(&before).unwrap();
+        assert!(report.nics.iter().all(|nic| nic.same_after_restart == Some(true)));
+        for after in [vec![nic("default", "a"), nic("lan", "c")], vec![nic("default", "a")], Vec::new()] {
+            let error = report.compare(&after).unwrap_err().to_string();
+            assert!(error.starts_with("NIC `"), "{error}");
+        }
         assert!(report.to_string().contains("192.0.2.10"));
     }
 }
