@@ -73,7 +73,7 @@ mod tests {
         write_atomically(&path, b"1").unwrap();
         write_atomically(&path, b"22").unwrap();
         fs::write(temporary_of(&path), b"half").unwrap();
-        assert_eq!(json_files(folder.path()).unwrap(), [path.clone()]);
+        assert_eq!(json_files(folder.path()).unwrap(), std::slice::from_ref(&path));
         assert!(!temporary_of(&path).exists());
         assert_eq!(fs::read(&path).unwrap(), b"22");
         remove(&path).unwrap();

@@ -306,11 +306,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for (name, length) in [("log", 6000)] {
-                let text = fs::read_to_string(self.path(name)).unwrap_or_default();
-                let start = text.len().saturating_sub(length);
-                eprintln!("--- {name}\n{}", text.get(start..).unwrap_or(&text));
-            }
+            let text = fs::read_to_string(self.path("log")).unwrap_or_default();
+            let start = text.len().saturating_sub(6000);
+            eprintln!("--- log\n{}", text.get(start..).unwrap_or(&text));
             eprintln!("{}", String::from_utf8_lossy(&self.virtctl(&["get", "vm,vmi,events"]).stdout));
         }
         if let Some(child) = &mut self.holdfastd {
