@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::netns::NetnsId;
 use crate::network::Networks;
 use crate::registry::{self, DiskError, Folder, Registry};
+use crate::vmi::VmiMetrics;
 use crate::workloads::Workloads;
 use crate::{cni, http};
 
@@ -70,6 +71,7 @@ pub enum HttpAddress {
 pub struct Agent {
     wiring: Wiring,
     registry: Registry,
+    metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Keeps a second agent from the same state.
@@ -115,6 +117,7 @@ impl Agent {
         registry.take_notes(&options.run).await;
         registry::drop_dead(&registry).await;
 
+        let metrics = Arc::clone(&context.metrics);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(registry::clean(context.clone(), registry.clone(), gathered, stop.clone()));
         tasks.spawn(cni::serve(context.clone(), registry.clone(), listener, stop.clone()));
@@ -123,12 +126,17 @@ impl Agent {
         }
         tasks.spawn(registry::resync_forever(context, registry.clone(), stop.clone()));
         tasks.close();
-        Ok(Self { wiring, registry, tasks, stop, _lock: lock })
+        Ok(Self { wiring, registry, metrics, tasks, stop, _lock: lock })
     }
 
     /// The node's wiring, shared.
     pub fn wiring(&self) -> Wiring {
         self.wiring.clone()
+    }
+
+    /// What the tasks of this node's VMIs count into, so that `/metrics` tells it.
+    pub fn vmi_metrics(&self) -> VmiMetrics {
+        self.metrics.vmi.clone()
     }
 
     /// The attachments of this node.

@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::vmi::VmiMetrics;
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -24,6 +26,8 @@ pub struct Metrics {
     pub removal_failures: Counter,
     /// Leases in the store.
     pub leases: Family<LeaseLabels, Gauge>,
+    /// What the tasks of the VMIs count.
+    pub vmi: VmiMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -56,6 +60,7 @@ impl Default for Metrics {
             repairs: Counter::default(),
             removal_failures: Counter::default(),
             leases: Family::default(),
+            vmi: VmiMetrics::default(),
             registry: Registry::default(),
         };
         registry.register_with_unit(
@@ -77,6 +82,7 @@ impl Default for Metrics {
             metrics.removal_failures.clone(),
         );
         registry.register("leases", "Leases in the store", metrics.leases.clone());
+        metrics.vmi.register(&mut registry);
         Self { registry, ..metrics }
     }
 }

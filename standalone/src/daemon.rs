@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use holdfast_agent::kvm;
 use holdfast_agent::leases::{FileStore, LeaseStore};
-use holdfast_agent::vmi::{Timing, VmiContext, VmiMetrics};
+use holdfast_agent::vmi::{Timing, VmiContext};
 use holdfast_agent::{Agent, AgentOptions};
 use holdfast_api::config::ClusterConfig;
 use holdfast_api::underlay::UnderlayNetwork;
@@ -97,7 +97,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             wiring: agent.wiring(),
             emulation: !kvm,
             timing: Timing::default(),
-            metrics: VmiMetrics::default(),
+            metrics: agent.vmi_metrics(),
         },
         pods,
         tasks: Tasks::default(),
