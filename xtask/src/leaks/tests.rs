@@ -24,13 +24,14 @@ fn unique(kind: &str) -> String {
     format!("hf-{kind}{}", std::process::id())
 }
 
-/// Plants one thing; the snapshot after must show exactly the traces whose names hold `name`, of this kind.
+/// Plants one thing, whose trace is of this kind and has a name that is, or ends in, `name`: it must be found then,
+/// and no longer when it is gone.
 fn found(kind: Kind, name: &str, plant: impl FnOnce() -> Planted) {
     let before = Snapshot::take().unwrap();
     let planted = plant();
     let traces = |snapshot: Snapshot| -> Vec<Trace> {
         let new = snapshot.0.difference(&before.0).cloned();
-        new.filter(|trace| trace.kind == kind && trace.name.contains(name)).collect()
+        new.filter(|trace| trace.kind == kind && trace.name.ends_with(name)).collect()
     };
     assert_eq!(traces(Snapshot::take().unwrap()).len(), 1, "{kind:?} {name} is not found");
     drop(planted);
@@ -71,7 +72,7 @@ fn nft_table() {
 fn mount() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap().to_owned();
-    found(Kind::Mount, &path, || {
+    found(Kind::Mount, &format!("{path} (tmpfs)"), || {
         run("mount", &["-t", "tmpfs", "hf-leak", &path]);
         let path = path.clone();
         Planted(Box::new(move || run("umount", &[&path])))
@@ -81,13 +82,18 @@ fn mount() {
 #[test]
 fn mount_in_another_namespace() {
     let name = unique("m");
-    found(Kind::Mount, &name, || {
-        let script = format!("mkdir /mnt/{name} && mount -t tmpfs x /mnt/{name} && echo ready && exec sleep 60");
-        let arguments = ["--mount", "--propagation", "private", "sh", "-c"];
-        let wrapped = format!("mount -t tmpfs x /mnt && {script}");
-        let child = Command::new("unshare").args(arguments).arg(wrapped).stdout(Stdio::piped()).spawn().unwrap();
-        until_ready(child)
-    });
+    let script = format!(
+        "mount -t tmpfs x /mnt && mkdir /mnt/{name} && mount -t tmpfs x /mnt/{name} && readlink /proc/self/ns/mnt && \
+         exec sleep 60"
+    );
+    let arguments = ["--mount", "--propagation", "private", "sh", "-c", &script];
+    let mut child = Command::new("unshare").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let namespace = first_line(&mut child);
+    let planted = ended(child);
+    let wanted = Trace { kind: Kind::Mount, name: format!("/mnt/{name} (tmpfs) in {namespace}") };
+    assert!(Snapshot::take().unwrap().0.contains(&wanted));
+    drop(planted);
+    assert!(!Snapshot::take().unwrap().0.contains(&wanted));
 }
 
 #[test]
@@ -95,7 +101,14 @@ fn process_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("virt-launcher");
     std::fs::copy("/bin/sleep", &program).unwrap();
-    found(Kind::Process, program.to_str().unwrap(), || ended(Command::new(&program).arg("60").spawn().unwrap()));
+    let count = || {
+        let all = Snapshot::take().unwrap().0;
+        all.iter().filter(|trace| trace.name.contains(program.to_str().unwrap())).count()
+    };
+    let planted = ended(Command::new(&program).arg("60").spawn().unwrap());
+    assert_eq!(count(), 1);
+    drop(planted);
+    assert_eq!(count(), 0);
 }
 
 #[test]
@@ -103,13 +116,11 @@ fn process_by_namespace() {
     let script = "readlink /proc/self/ns/net; exec sleep 60";
     let mut child = Command::new("unshare").args(["--net", "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
     let name = first_line(&mut child);
-    let before = Snapshot(BTreeSet::new());
     let planted = ended(child);
-    let count =
-        |snapshot: Snapshot| snapshot.0.difference(&before.0).filter(|trace| trace.name.contains(&name)).count();
-    assert_eq!(count(Snapshot::take().unwrap()), 1);
+    let count = || Snapshot::take().unwrap().0.iter().filter(|trace| trace.name.ends_with(&name)).count();
+    assert_eq!(count(), 1);
     drop(planted);
-    assert_eq!(count(Snapshot::take().unwrap()), 0);
+    assert_eq!(count(), 0);
 }
 
 #[test]
@@ -172,11 +183,6 @@ fn the_error_names_what_leaked() {
 /// Ends and reaps the process when it is dropped.
 fn ended(mut child: Child) -> Planted {
     Planted(Box::new(move || process::end(&mut child)))
-}
-
-fn until_ready(mut child: Child) -> Planted {
-    assert_eq!(first_line(&mut child), "ready");
-    ended(child)
 }
 
 fn first_line(child: &mut Child) -> String {

@@ -50,6 +50,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let before = Snapshot::take()?;
         let run = run::suite(&suite);
         let leaks = leaks::none_since(&before, &format!("suite `{}`", suite.name));
+        if let Err(error) = &leaks {
+            println!("{error:#}");
+        }
         process::check_signals()?;
         runs.push((suite, run, leaks));
     }
@@ -65,6 +68,8 @@ fn print_summary(runs: &[(Suite, Run, Result<()>)]) -> bool {
         let mut notes: Vec<String> = [&run.outcome, leaks]
             .into_iter()
             .filter_map(|outcome| outcome.as_ref().err().map(|error| format!("{error:#}")))
+            // What leaked was listed when the suite ended.
+            .map(|text| text.lines().next().unwrap_or_default().trim_end_matches(':').to_owned())
             .collect();
         notes.extend(run.skipped.iter().cloned());
         table.add_row([
