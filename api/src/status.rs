@@ -180,6 +180,8 @@ mod tests {
         let expected = serde_json::json!({"lastProbeTime": null, "lastTransitionTime": null,
             "status": "True", "type": "Ready"});
         assert_eq!(json, expected);
+        let read: VirtualMachineInstanceCondition = serde_json::from_value(json).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), expected);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ChangedBlockTrackingStatus, DataVolumeSource, Disk, PersistentVolumeClaimVolumeSource, StorageMigratedVolumeInfo,
+    null_is_given,
 };
 
 /// What is known of a virtual machine.
@@ -92,11 +93,11 @@ pub struct VirtualMachineCondition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// When `status` changed last; null where it never did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "null_is_given", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Time>", extend("nullable" = true))]
     pub last_transition_time: Option<serde_json::Value>,
     /// When it was looked at last; null where nobody keeps it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "null_is_given", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Time>", extend("nullable" = true))]
     pub last_probe_time: Option<serde_json::Value>,
 }
