@@ -221,6 +221,7 @@ fn drift_is_told_and_mended() {
         "{text}"
     );
     assert!(text.contains(r#"holdfast_leases{kind="ipleases",state="held"} 1"#), "{text}");
+    assert!(text.contains("holdfast_vmi_drift_repairs_total 0"), "{text}");
     assert!(text.ends_with("# EOF\n"));
     assert_eq!(get(&host, "/healthz"), "ok");
     let attachments: Value = serde_json::from_str(&get(&host, "/debug/attachments")).unwrap();
