@@ -155,9 +155,7 @@ fn backend(
         BackendKind::LinuxBridge => {
             Ok(Backend::LinuxBridge { bridge: ifname()?, gateway: gateway.map(|conf| bridge_gateway(spec, conf)) })
         }
-        BackendKind::Macvtap => {
-            Err(NetworkError::unsupported("backend", "`macvtap` is not served: `ovs` or `linux-bridge`"))
-        }
+        BackendKind::Macvtap => Err(check::macvtap()),
     }
 }
 
