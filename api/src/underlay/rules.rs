@@ -111,10 +111,7 @@ fn links(spec: &UnderlayNetworkSpec, found: &mut Found) {
     };
     // Without one for all nodes, each of the entries must have its own, and there must be some.
     if !has(&named[0]) && (named.len() == 1 || !named[1..].iter().all(has)) {
-        found.add(
-            field,
-            format!("the backend `{backend}` needs {article} {field}, here or in each entry of `nodes`"),
-        );
+        found.add(field, format!("the backend `{backend}` needs {article} {field}, here or in each entry of `nodes`"));
     }
 }
 
