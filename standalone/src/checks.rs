@@ -7,8 +7,13 @@ use std::path::Path;
 use nix::unistd::Uid;
 
 /// Programs that are executed on the host or in sandboxes, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 4] =
-    [("nft", "nftables"), ("libvirtd", "libvirt-daemon"), ("qemu-img", "qemu-utils"), ("genisoimage", "genisoimage")];
+const PROGRAMS: [(&str, &str); 5] = [
+    ("nft", "nftables"),
+    ("libvirtd", "libvirt-daemon"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("genisoimage", "genisoimage"),
+];
 /// Where programs are looked for.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// Room for a socket's path (107 bytes) less what follows the state folder in that of a launcher:

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,7 +62,13 @@ pub async fn open(host: &Host, consoles: &Consoles, namespace: &str, name: &str,
     let dropped = consoles.take(&uid);
     let folder = host.vm_folder(&uid).join("private").join(&uid);
     let connected = connect(&folder).await;
-    let mut serial = connected.map_err(|error| internal(&format!("failed to open the serial console: {error}")))?;
+    let mut serial = connected.map_err(|error| match error.kind() {
+        // The domain has just ended, or has not begun, and the status does not say so yet.
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            refused(&ErrorStatus::conflict(kind, name, "VMI is not running"))
+        }
+        _ => internal(&format!("failed to open the serial console: {error}")),
+    })?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
