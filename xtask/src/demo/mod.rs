@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: a VM from deploy/examples on an underlay made of network namespaces, proved from outside.
 //!
 //! Invariant: everything that the demo makes has a fixed name ([`world`]), so that a later run, or `--down`, takes
-//! down what an earlier one that was killed has left.
+//! down what an earlier one that was killed has left. What `--keep` handed over, only `--down` takes down.
 
 mod control;
 mod daemon;
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::leaks::{self, Snapshot};
@@ -47,22 +47,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     setup::require_root("the demo makes network namespaces and")?;
     let _only = world::lock()?;
     if arguments.down {
-        take_down(&mut Steps::begin())?;
+        take_down("take everything down", &mut Steps::begin())?;
         println!("demo: everything is down");
         return Ok(());
+    }
+    if World::is_kept() {
+        bail!("a demo is kept up: use it, or end it with `cargo xtask demo --down`");
     }
     process::catch_signals()?;
     let mut steps = Steps::begin();
     let mut report = Report::default();
     let outcome = prepare(&mut steps).and_then(|guest| {
         let before = Snapshot::take()?;
-        let outcome = prove(&guest, arguments.keep, &mut steps, &mut report);
+        let outcome = prove(&guest, arguments.keep, &mut steps, &mut report)
+            .and_then(|()| if arguments.keep { World::note_kept() } else { Ok(()) });
         if arguments.keep && outcome.is_ok() {
             return Ok(());
         }
         // Taken down also after a failure and after Ctrl-C; what failed first is what is told.
         process::forget_signals();
-        let down = take_down(&mut steps).and_then(|()| {
+        let down = take_down("take everything down", &mut steps).and_then(|()| {
             steps.run("nothing stays behind", |_| leaks::none_since(&before, "the demo").map(|()| String::new()))
         });
         outcome.and(down)
@@ -88,7 +92,7 @@ fn prepare(steps: &mut Steps) -> Result<guest::Guest> {
     })?;
     let guest = steps.run("build the test guest", |_| Ok((guest::ensure(false)?, String::new())))?;
     if World::exists() {
-        take_down(steps)?;
+        take_down("take down what an earlier demo left", steps)?;
     }
     Ok(guest)
 }
@@ -151,8 +155,8 @@ fn delete(empty: &BTreeSet<String>, steps: &mut Steps) -> Result<()> {
 }
 
 /// Ends holdfastd and removes the underlay; whatever is left, by force. A VM that is still there is deleted before.
-fn take_down(steps: &mut Steps) -> Result<()> {
-    steps.run("take everything down", |step| {
+fn take_down(name: &str, steps: &mut Steps) -> Result<()> {
+    steps.run(name, |step| {
         let deleted = if control::answers() { control::delete_all(step) } else { Ok(()) };
         let forced = World::down()?;
         deleted?;

@@ -68,6 +68,11 @@ pub fn ovs() -> PathBuf {
     Path::new(RUN).join("ovs")
 }
 
+/// The note that the world was handed over to the user.
+fn kept() -> PathBuf {
+    Path::new(RUN).join("kept")
+}
+
 /// How to call virtctl by hand.
 pub fn virtctl_line() -> String {
     format!("{} --standalone --run {}", super::PROFILE.folder().join("virtctl").display(), run().display())
@@ -88,6 +93,16 @@ impl World {
     pub fn exists() -> bool {
         [RUN, STATE].iter().any(|path| Path::new(path).exists())
             || [NODE, LAN].iter().any(|name| Path::new("/run/netns").join(name).exists())
+    }
+
+    /// Whether it was handed over to the user, who may have made it their own: no later demo may take it down unasked.
+    pub fn is_kept() -> bool {
+        kept().exists()
+    }
+
+    /// Notes that it is handed over. The note goes with the world.
+    pub fn note_kept() -> Result<()> {
+        fs::write(kept(), "").context("failed to note that the demo is kept")
     }
 
     /// Makes it.
@@ -213,7 +228,9 @@ mod tests {
         assert!(!World::exists(), "a demo was kept: `cargo xtask demo --down`");
         let down = Down;
         World::up().unwrap();
-        assert!(World::exists());
+        assert!(World::exists() && !World::is_kept(), "what a killed demo left is not kept");
+        World::note_kept().unwrap();
+        assert!(World::is_kept());
         // The bridge's own port on the node's side, through OVS and the uplink, from the host on the network.
         ip(&["-n", NODE, "address", "add", "192.0.2.9/24", "dev", switch::BRIDGE]).unwrap();
         process::wait_for("an answer through OVS", DEADLINE, || {
@@ -221,7 +238,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(World::down().unwrap(), 0);
-        assert!(!World::exists());
+        assert!(!World::exists() && !World::is_kept());
         assert_eq!(World::down().unwrap(), 0, "again is no error");
         drop(down);
     }
