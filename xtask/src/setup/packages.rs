@@ -45,6 +45,8 @@ pub const PACKAGES: &[Package] = &[
     package("tcpdump", "what went over a wire, in tests"),
     package("arping", "who answers for an address, in tests"),
     package("iperf3", "throughput, in tests"),
+    package("iputils-ping", "pings the guest by hand in a demo that is kept up"),
+    package("curl", "fetches the guest's page by hand in a demo that is kept up"),
 ];
 
 /// The packages of the table that are not installed.
