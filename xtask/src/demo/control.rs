@@ -9,6 +9,7 @@ use super::daemon::Daemon;
 use super::guest_view::Seen;
 use super::report::Nic;
 use super::steps::Step;
+use super::world::DEMO;
 use super::{VM_DEADLINE, world};
 use crate::process::{self, Program};
 
@@ -25,7 +26,7 @@ pub fn virtctl(arguments: &[&str]) -> Result<String> {
     Program::new(super::PROFILE.folder().join("virtctl"))
         .arg("--standalone")
         .arg("--run")
-        .arg(world::run())
+        .arg(DEMO.run())
         .args(arguments)
         .deadline(Duration::from_secs(60))
         .output()
@@ -33,7 +34,7 @@ pub fn virtctl(arguments: &[&str]) -> Result<String> {
 
 /// Whether holdfastd answers.
 pub fn answers() -> bool {
-    world::run().join("api.sock").exists() && virtctl(&["get", "vm"]).is_ok()
+    DEMO.run().join("api.sock").exists() && virtctl(&["get", "vm"]).is_ok()
 }
 
 fn get(kind: &str, name: &str) -> Result<Option<Value>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::world::{self, World};
+use super::world::{self, DEMO};
 use super::{control, switch};
 use crate::process;
 
@@ -19,20 +19,20 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts it in the node's network namespace and a mount namespace of its own; returns once it answers.
-    pub fn start(_world: &World) -> Result<Self> {
-        let log = File::create(world::log()).context("failed to make the log")?;
+    pub fn start() -> Result<Self> {
+        let log = File::create(DEMO.log()).context("failed to make the log")?;
         // `ip netns exec` makes the mount namespace, and becomes the program.
         let child = Command::new("ip")
-            .args(["netns", "exec", world::NODE])
+            .args(["netns", "exec", &DEMO.node()])
             .arg(super::PROFILE.folder().join("holdfastd"))
             .arg("--manifests")
-            .arg(world::manifests())
+            .arg(DEMO.manifests())
             .arg("--state")
-            .arg(world::state())
+            .arg(DEMO.state())
             .arg("--run")
-            .arg(world::run())
+            .arg(DEMO.run())
             .arg("--ovsdb")
-            .arg(switch::database())
+            .arg(switch::database(&DEMO))
             // An address that is free again is seen to be free within the demo.
             .args(["--quarantine", "1"])
             // The log is a file.
@@ -44,7 +44,7 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .context("failed to start holdfastd")?;
-        fs::write(world::holdfastd_pidfile(), child.id().to_string()).context("failed to note holdfastd's process")?;
+        fs::write(DEMO.holdfastd_pidfile(), child.id().to_string()).context("failed to note holdfastd's process")?;
         let daemon = Self { child: child.into() };
         let answers = process::wait_for("holdfastd to answer", Duration::from_secs(20), || {
             daemon.check()?;
@@ -73,7 +73,7 @@ impl Daemon {
             }
         }
         eprintln!("--- the end of holdfastd's log");
-        let text = fs::read_to_string(world::log()).unwrap_or_default();
+        let text = fs::read_to_string(DEMO.log()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].iter().for_each(|line| eprintln!("{line}"));
     }
@@ -108,7 +108,8 @@ fn sandboxed() -> Result<Vec<PathBuf>> {
     let own = fs::read_link("/proc/self/ns/pid").context("failed to read the own pid namespace")?;
     let inside = |folder: &Path| {
         fs::read_link(folder.join("ns/pid")).is_ok_and(|namespace| namespace != own)
-            && fs::read_to_string(folder.join("mountinfo")).is_ok_and(|text| text.contains("/holdfast-demo"))
+            && fs::read_to_string(folder.join("mountinfo"))
+                .is_ok_and(|text| text.contains(&format!("/{}", DEMO.mark())))
     };
     let entries = fs::read_dir("/proc").context("failed to list the processes")?.flatten();
     Ok(entries.map(|entry| entry.path()).filter(|folder| inside(folder)).collect())

@@ -8,7 +8,8 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{switch, world};
+use super::switch;
+use super::world::DEMO;
 use crate::process::Program;
 
 /// Folders below the state folder that hold one VM's things. (Images stay for the next VM, events for whoever asks.)
@@ -17,17 +18,17 @@ const FOLDERS: &[&str] = &["attachments", "bindings", "leases/ipleases", "leases
 /// Lists it, a line each.
 pub fn take() -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
-    let links: Value = serde_json::from_str(&Program::new("ip").args(["-n", world::NODE, "-j", "link"]).output()?)
+    let links: Value = serde_json::from_str(&Program::new("ip").args(["-n", &DEMO.node(), "-j", "link"]).output()?)
         .context("failed to parse the list of links")?;
     all.extend(links.as_array().into_iter().flatten().map(|link| format!("link {}", link["ifname"])));
-    let tables = Program::new("ip").args(["netns", "exec", world::NODE, "nft", "list", "tables"]).output()?;
+    let tables = Program::new("ip").args(["netns", "exec", &DEMO.node(), "nft", "list", "tables"]).output()?;
     all.extend(tables.lines().map(|line| format!("nft {line}")));
-    all.extend(switch::ports()?.lines().map(|port| format!("OVS port {port}")));
+    all.extend(switch::ports(&DEMO)?.lines().map(|port| format!("OVS port {port}")));
     for folder in FOLDERS {
-        let entries = fs::read_dir(world::state().join(folder)).into_iter().flatten().flatten();
+        let entries = fs::read_dir(DEMO.state().join(folder)).into_iter().flatten().flatten();
         all.extend(entries.map(|entry| format!("file {folder}/{}", entry.file_name().to_string_lossy())));
     }
-    let namespaces = fs::read_dir(world::run().join("netns")).into_iter().flatten().flatten();
+    let namespaces = fs::read_dir(DEMO.run().join("netns")).into_iter().flatten().flatten();
     all.extend(namespaces.map(|entry| format!("sandbox {}", entry.file_name().to_string_lossy())));
     Ok(all)
 }

@@ -26,7 +26,7 @@ use crate::{guest, setup};
 use daemon::Daemon;
 use report::Report;
 use steps::Steps;
-use world::World;
+use world::DEMO;
 
 /// Options of the chore.
 #[derive(Args)]
@@ -45,13 +45,13 @@ pub struct Arguments {
 /// The chore.
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::require_root("the demo makes network namespaces and")?;
-    let _only = world::lock()?;
+    let _only = DEMO.lock()?;
     if arguments.down {
         take_down("take everything down", &mut Steps::begin())?;
         println!("demo: everything is down");
         return Ok(());
     }
-    if World::is_kept() {
+    if DEMO.is_kept() {
         bail!("a demo is kept up: use it, or end it with `cargo xtask demo --down`");
     }
     process::catch_signals()?;
@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let outcome = prepare(&mut steps).and_then(|guest| {
         let before = Snapshot::take()?;
         let outcome = prove(&guest, arguments.keep, &mut steps, &mut report)
-            .and_then(|()| if arguments.keep { World::note_kept() } else { Ok(()) });
+            .and_then(|()| if arguments.keep { DEMO.note_kept() } else { Ok(()) });
         if arguments.keep && outcome.is_ok() {
             return Ok(());
         }
@@ -91,7 +91,7 @@ fn prepare(steps: &mut Steps) -> Result<guest::Guest> {
         step.aside(|| workspace::build_programs(PROFILE)).map(|()| String::new())
     })?;
     let guest = steps.run("build the test guest", |_| Ok((guest::ensure(false)?, String::new())))?;
-    if World::exists() {
+    if DEMO.exists() {
         take_down("take down what an earlier demo left", steps)?;
     }
     Ok(guest)
@@ -99,12 +99,11 @@ fn prepare(steps: &mut Steps) -> Result<guest::Guest> {
 
 /// Brings the VM up, and proves what is promised of it.
 fn prove(guest: &guest::Guest, keep: bool, steps: &mut Steps, report: &mut Report) -> Result<()> {
-    let world =
-        steps.run("make an underlay: OVS bridge, uplink, a host on it", |_| Ok((World::up()?, String::new())))?;
+    steps.run("make an underlay: OVS bridge, uplink, a host on it", |_| DEMO.up().map(|()| String::new()))?;
     let empty = inventory::take()?;
     let daemon = steps.run("start holdfastd", |_| {
-        world.write_manifests(guest)?;
-        Ok((Daemon::start(&world)?, String::new()))
+        DEMO.write_manifests(guest)?;
+        Ok((Daemon::start()?, String::new()))
     })?;
     let outcome = prove_vm(&daemon, steps, report).and_then(|()| if keep { Ok(()) } else { delete(&empty, steps) });
     if outcome.is_err() && process::check_signals().is_ok() {
@@ -158,7 +157,7 @@ fn delete(empty: &BTreeSet<String>, steps: &mut Steps) -> Result<()> {
 fn take_down(name: &str, steps: &mut Steps) -> Result<()> {
     steps.run(name, |step| {
         let deleted = if control::answers() { control::delete_all(step) } else { Ok(()) };
-        let forced = World::down()?;
+        let forced = DEMO.down()?;
         deleted?;
         Ok(if forced == 0 { String::new() } else { format!("{forced} processes had to be ended by force") })
     })

@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::steps::Row;
-use super::world;
+use super::world::{self, DEMO};
 
 /// The whole.
 #[derive(Default, Serialize)]
@@ -90,7 +90,7 @@ pub fn what_next() -> String {
 
 /// What to do with a demo that was left up.
 pub fn how_to_play() -> String {
-    let virtctl = world::virtctl_line();
+    let virtctl = DEMO.virtctl_line();
     format!(
         "Everything is up. What to try:\n  \
          {virtctl} get vm,vmi -o wide\n  \
@@ -105,12 +105,12 @@ pub fn how_to_play() -> String {
          And at the end:\n  \
          cargo xtask demo --down",
         vm = world::VM,
-        lan = world::LAN,
-        node = world::NODE,
+        lan = DEMO.lan(),
+        node = DEMO.node(),
         address = world::GUEST_ADDRESS,
-        manifests = world::manifests().display(),
+        manifests = DEMO.manifests().display(),
         file = world::EXAMPLE,
-        log = world::log().display(),
+        log = DEMO.log().display(),
     )
 }
 

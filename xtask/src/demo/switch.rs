@@ -4,31 +4,32 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::world::{self, DEADLINE, inside, ip};
+use super::world::{DEADLINE, World, inside, ip};
 use crate::process::{self, Program};
 
 /// The underlay's bridge.
 pub const BRIDGE: &str = "br-lan";
 
 /// The socket of its database.
-pub fn database() -> PathBuf {
-    world::ovs().join("db.sock")
+pub fn database(world: &World<'_>) -> PathBuf {
+    world.ovs().join("db.sock")
 }
 
 /// Starts it, with the bridge and the uplink in it.
-pub fn start() -> Result<()> {
-    let path = |name: &str| world::ovs().join(name).display().to_string();
+pub fn start(world: &World<'_>) -> Result<()> {
+    let node = world.node();
+    let path = |name: &str| world.ovs().join(name).display().to_string();
     Program::new("ovsdb-tool")
         .args(["create", &path("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema"])
         .output()?;
     let daemon = |name: &str| {
-        inside(world::NODE, name)
+        inside(&node, name)
             .args(["--detach", "--no-chdir", &format!("--pidfile={}", path(&format!("{name}.pid")))])
             .args([
                 format!("--log-file={}", path(&format!("{name}.log"))),
                 format!("--unixctl={}", path(&format!("{name}.ctl"))),
             ])
-            .env("OVS_RUNDIR", world::ovs())
+            .env("OVS_RUNDIR", world.ovs())
             .deadline(DEADLINE)
     };
     daemon("ovsdb-server").args([path("conf.db"), format!("--remote=punix:{}", path("db.sock"))]).output()?;
@@ -51,19 +52,19 @@ pub fn start() -> Result<()> {
         BRIDGE,
         "uplink0",
     ])?;
-    ip(&["-n", world::NODE, "link", "set", BRIDGE, "up"])
+    ip(&["-n", &node, "link", "set", BRIDGE, "up"])
 }
 
 /// The ports of the underlay's bridge, a line each.
-pub fn ports() -> Result<String> {
-    let database = format!("--db=unix:{}", database().display());
+pub fn ports(world: &World<'_>) -> Result<String> {
+    let database = format!("--db=unix:{}", database(world).display());
     Program::new("ovs-vsctl").args([&database, "--timeout=10", "list-ports", BRIDGE]).output()
 }
 
 /// Stops it; one that does not run is as good.
-pub fn stop() -> Result<()> {
+pub fn stop(world: &World<'_>) -> Result<()> {
     for name in ["ovs-vswitchd", "ovsdb-server"] {
-        process::end_by_pidfile(&world::ovs().join(format!("{name}.pid")), name, DEADLINE)?;
+        process::end_by_pidfile(&world.ovs().join(format!("{name}.pid")), name, DEADLINE)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ const SHARED: &[(&str, &[&str])] = &[
     ("/var/tmp", &["holdfast", "hf-", ".tmp"]),
     ("/dev/shm", &["holdfast", "hf-"]),
     ("/run", &["holdfast", "hf-"]),
+    ("/var/lib", &["holdfast-"]),
 ];
 /// How the names of our control groups begin.
 const CGROUP: &str = "holdfast";
