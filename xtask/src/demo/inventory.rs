@@ -32,3 +32,27 @@ pub fn take() -> Result<BTreeSet<String>> {
     all.extend(namespaces.map(|entry| format!("sandbox {}", entry.file_name().to_string_lossy())));
     Ok(all)
 }
+
+/// A short line on what is left, where anything is: what is no lease goes within moments, leases after a quarantine.
+pub fn sum_up(left: &[String]) -> Option<String> {
+    let first = left.first()?;
+    Some(match left.iter().find(|line| !line.starts_with("file leases/")) {
+        Some(other) => format!("{} left, among them {other}", left.len()),
+        None if left.len() == 1 => format!("{first} left, waiting for its quarantine"),
+        None => format!("{} files left, waiting for their quarantine", left.len()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_up_what_is_left() {
+        let left = |lines: &[&str]| sum_up(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>());
+        assert_eq!(left(&[]), None);
+        assert_eq!(left(&["file leases/a", "link b"]).unwrap(), "2 left, among them link b");
+        assert_eq!(left(&["file leases/a", "file leases/b"]).unwrap(), "2 files left, waiting for their quarantine");
+        assert_eq!(left(&["file leases/a"]).unwrap(), "file leases/a left, waiting for its quarantine");
+    }
+}

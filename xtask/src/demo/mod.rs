@@ -71,14 +71,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         });
         outcome.and(down)
     });
-    report.steps = steps.finish();
+    (report.steps, report.total_seconds) = steps.finish();
     println!("{report}");
     if let Some(file) = &arguments.json {
-        std::fs::write(file, serde_json::to_vec_pretty(&report)?)
-            .with_context(|| format!("failed to write {}", file.display()))?;
+        std::fs::write(file, report.json()?).with_context(|| format!("failed to write {}", file.display()))?;
     }
     outcome?;
-    println!("{}", if arguments.keep { report::how_to_play() } else { report::what_next() });
+    println!("\n{}", if arguments.keep { report::how_to_play() } else { report::what_next() });
     Ok(())
 }
 
@@ -144,12 +143,15 @@ fn prove_vm(daemon: &Daemon, steps: &mut Steps, report: &mut Report) -> Result<(
 fn delete(empty: &BTreeSet<String>, steps: &mut Steps) -> Result<()> {
     steps.run("virtctl deletes it", |step| control::delete_all(step).map(|()| String::new()))?;
     steps.run("nothing of it is left on the node", |step| {
-        process::wait_for("the node to be empty", VM_DEADLINE, || {
-            let more: Vec<String> = inventory::take()?.difference(empty).cloned().collect();
-            step.tell(&more.join(", "));
+        let mut more = Vec::new();
+        let emptied = process::wait_for("the node to be empty", VM_DEADLINE, || {
+            more = inventory::take()?.difference(empty).cloned().collect();
+            if let Some(text) = inventory::sum_up(&more) {
+                step.tell(&text);
+            }
             Ok(more.is_empty().then_some(()))
-        })
-        .map(|()| String::new())
+        });
+        emptied.with_context(|| format!("left on the node: {}", more.join(", "))).map(|()| String::new())
     })
 }
 

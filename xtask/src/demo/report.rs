@@ -12,8 +12,10 @@ use super::world::{self, DEMO};
 /// The whole.
 #[derive(Default, Serialize)]
 pub struct Report {
-    /// The steps in their order; the last one is the sum.
+    /// The steps in their order.
     pub steps: Vec<Row>,
+    /// How long the whole took.
+    pub total_seconds: f64,
     /// The VM's NICs.
     pub nics: Vec<Nic>,
 }
@@ -33,6 +35,11 @@ pub struct Nic {
 }
 
 impl Report {
+    /// As JSON, with a newline at the end.
+    pub fn json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
     /// Compares the NICs with those after the restart: each must have its MAC and its addresses still.
     pub fn compare(&mut self, after: &[Nic]) -> Result<()> {
         for nic in &mut self.nics {
@@ -50,10 +57,13 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut steps = table(&["step", "seconds", "", ""]);
+        let mut add = |step: &str, seconds: f64, ok: bool, detail: &str| {
+            steps.add_row([step, &format!("{seconds:.1}"), if ok { "ok" } else { "FAILED" }, detail]);
+        };
         for row in &self.steps {
-            let mark = if row.ok { "ok" } else { "FAILED" };
-            steps.add_row([&row.step, &format!("{:.1}", row.seconds), mark, &row.detail]);
+            add(&row.step, row.seconds, row.ok, &row.detail);
         }
+        add("all", self.total_seconds, self.steps.iter().all(|row| row.ok), "");
         write!(f, "\n{steps}")?;
         if !self.nics.is_empty() {
             let mut nics = table(&["NIC", "MAC", "addresses", "same after restart"]);
@@ -83,7 +93,8 @@ pub fn what_next() -> String {
         "What to try next:\n  \
          cargo xtask demo --keep     leave the VM up and log in\n  \
          less {}     the manifests that ran; change one\n  \
-         less docs/user-guide.md     VMs on this host, every day",
+         holdfastd --manifests FOLDER     keep VMs of your own running: README.md, \"Use it every day\"\n  \
+         less docs/user-guide.md     networks, disks and daily life",
         "deploy/examples/vm-underlay.yaml"
     )
 }
@@ -138,5 +149,18 @@ mod tests {
             assert!(error.starts_with("NIC `"), "{error}");
         }
         assert!(report.to_string().contains("192.0.2.10"));
+    }
+
+    #[test]
+    fn the_whole_is_a_row_of_the_table_and_a_field_of_the_json() {
+        let row = Row { step: "one".to_owned(), seconds: 1.5, ok: false, detail: String::new() };
+        let report = Report { steps: vec![row], total_seconds: 2.125, nics: Vec::new() };
+        let text = report.to_string();
+        let last: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(last, ["|", "all", "|", "2.1", "|", "FAILED", "|", "|"]);
+        let json = report.json().unwrap();
+        assert!(json.ends_with("}\n"));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((json["total_seconds"].as_f64(), json["steps"].as_array().map(Vec::len)), (Some(2.125), Some(1)));
     }
 }

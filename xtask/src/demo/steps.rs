@@ -13,7 +13,7 @@ use serde::Serialize;
 pub struct Row {
     /// What it was.
     pub step: String,
-    /// How long it took.
+    /// How long it took, to the millisecond.
     pub seconds: f64,
     /// Whether it succeeded.
     pub ok: bool,
@@ -68,7 +68,7 @@ impl Steps {
         let start = Instant::now();
         let mut step = Step::begin(name);
         let outcome = work(&mut step);
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = seconds_since(start);
         if let Some(bar) = step.bar.take() {
             bar.finish_and_clear();
         }
@@ -85,13 +85,15 @@ impl Steps {
         value
     }
 
-    /// All that was done, with the whole at the end.
-    pub fn finish(mut self) -> Vec<Row> {
-        let ok = self.rows.iter().all(|row| row.ok);
-        let seconds = self.begin.elapsed().as_secs_f64();
-        self.rows.push(Row { step: "all".to_owned(), seconds, ok, detail: String::new() });
-        self.rows
+    /// All that was done, and the seconds since the beginning.
+    pub fn finish(self) -> (Vec<Row>, f64) {
+        (self.rows, seconds_since(self.begin))
     }
+}
+
+/// To the millisecond.
+fn seconds_since(start: Instant) -> f64 {
+    (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 impl Step {
