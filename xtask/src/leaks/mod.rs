@@ -104,6 +104,11 @@ impl Snapshot {
     }
 }
 
+/// What is there now and was not before, once things have settled.
+pub fn since(before: &Snapshot) -> Result<Vec<Trace>> {
+    before.leaks(SETTLE)
+}
+
 /// An error that names the leaks, where there are any. `after` says what ran.
 pub fn none_since(before: &Snapshot, after: &str) -> Result<()> {
     none_within(SETTLE, before, after)

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 use comfy_table::{Table, presets};
 
-use crate::leaks::{self, Snapshot};
+use crate::leaks::{self, Snapshot, Trace};
 use crate::workspace::{self, Profile};
 use crate::{guest, process, setup};
 use run::Run;
@@ -49,47 +49,83 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("\n=== suite {}: {}", suite.name, suite.about);
         let before = Snapshot::take()?;
         let run = run::suite(&suite);
-        let leaks = leaks::none_since(&before, &format!("suite `{}`", suite.name));
-        if let Err(error) = &leaks {
-            println!("{error:#}");
-        }
+        let leaks = leaks::since(&before);
         process::check_signals()?;
-        runs.push((suite, run, leaks));
+        runs.push(Done { suite, run, leaks: leaks? });
     }
     Ok(if print_summary(&runs) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The table, and after it, as the last lines, what cargo itself said.
+/// A suite that ran, and what it left behind.
+struct Done {
+    suite: Suite,
+    run: Run,
+    leaks: Vec<Trace>,
+}
+
+impl Done {
+    fn ok(&self) -> bool {
+        self.run.outcome.is_ok() && self.leaks.is_empty()
+    }
+}
+
+/// The table, below it what leaked, and as the last lines what cargo itself said.
 /// Returns whether all succeeded.
-fn print_summary(runs: &[(Suite, Run, Result<()>)]) -> bool {
+fn print_summary(runs: &[Done]) -> bool {
+    println!("\n{}\n", table(runs));
+    for Done { suite, leaks, .. } in runs.iter().filter(|done| !done.leaks.is_empty()) {
+        println!("suite {} left behind:", suite.name);
+        leaks.iter().for_each(|leak| println!("  {leak}"));
+        println!();
+    }
+    let failed: Vec<_> = runs.iter().filter(|done| !done.ok()).map(|done| done.suite.name.as_str()).collect();
+    if !failed.is_empty() {
+        println!("These suites failed: {}\n", failed.join(", "));
+    }
+    for Done { suite, run, .. } in runs {
+        println!("suite {}", suite.name);
+        run.summary.iter().for_each(|line| println!("{line}"));
+    }
+    failed.is_empty()
+}
+
+/// A row for each suite.
+fn table(runs: &[Done]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(["suite", "seconds", "passed", "failed", "leaks", ""]);
-    for (suite, run, leaks) in runs {
-        let mut notes: Vec<String> = [&run.outcome, leaks]
-            .into_iter()
-            .filter_map(|outcome| outcome.as_ref().err().map(|error| format!("{error:#}")))
-            // What leaked was listed when the suite ended.
-            .map(|text| text.lines().next().unwrap_or_default().trim_end_matches(':').to_owned())
-            .collect();
-        notes.extend(run.skipped.iter().cloned());
+    for Done { suite, run, leaks } in runs {
+        let failure = run.outcome.as_ref().err().map(|error| format!("{error:#}"));
+        // The first line says it; the rest was printed when it happened.
+        let failure = failure.and_then(|text| text.lines().next().map(|line| line.trim_end_matches(':').to_owned()));
+        let notes: Vec<String> = failure.into_iter().chain(run.skipped.iter().cloned()).collect();
         table.add_row([
             suite.name.clone(),
             format!("{:.1}", run.seconds),
             run.count("passed").to_string(),
             run.count("failed").to_string(),
-            if leaks.is_ok() { "none".to_owned() } else { "FOUND".to_owned() },
+            leaks.len().to_string(),
             notes.join("\n"),
         ]);
     }
-    println!("\n{table}\n");
-    let failed = |(_, run, leaks): &&(Suite, Run, Result<()>)| run.outcome.is_err() || leaks.is_err();
-    let failed: Vec<_> = runs.iter().filter(failed).map(|(suite, ..)| suite.name.as_str()).collect();
-    if !failed.is_empty() {
-        println!("These suites failed: {}\n", failed.join(", "));
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaks_are_counted_and_fail_a_suite() {
+        let suite = Suite { name: "net".to_owned(), about: String::new(), selection: Vec::new() };
+        let summary = vec!["test result: ok. 3 passed; 0 failed; 0 ignored".to_owned()];
+        let run = Run { seconds: 1.0, summary, skipped: Vec::new(), outcome: Ok(()) };
+        let leaks = serde_json::from_str(r#"[{"kind": "link", "name": "a"}, {"kind": "mount", "name": "b"}]"#).unwrap();
+        let mut done = Done { suite, run, leaks };
+        assert!(!done.ok());
+        let text = table(std::slice::from_ref(&done)).to_string();
+        let row: Vec<&str> = text.lines().last().unwrap().split(['|', ' ']).filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(row, ["net", "1.0", "3", "0", "2"]);
+        done.leaks.clear();
+        assert!(done.ok());
     }
-    for (suite, run, _) in runs {
-        println!("suite {}", suite.name);
-        run.summary.iter().for_each(|line| println!("{line}"));
-    }
-    failed.is_empty()
 }
