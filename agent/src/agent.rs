@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_net::kernel::{Wiring, WiringError, WiringOptions};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +31,8 @@ use crate::{cni, http};
 
 /// Name of the CNI plugin's socket in the run folder.
 pub const CNI_SOCKET: &str = "cni.sock";
+/// Name of the abstract socket that whoever looks after a network namespace holds.
+const NAMESPACE_LOCK: &str = "holdfast-agent";
 
 /// What an agent needs to know of its node.
 #[derive(Clone, Debug)]
@@ -75,7 +80,7 @@ pub struct Agent {
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Keeps a second agent from the same state.
-    _lock: Flock<File>,
+    _locks: (Flock<File>, OwnedFd),
 }
 
 impl Agent {
@@ -90,7 +95,7 @@ impl Agent {
         workloads: Arc<dyn Workloads>,
         networks: Networks,
     ) -> Result<Self, StartError> {
-        let lock = prepare(&options)?;
+        let locks = (prepare(&options)?, claim_namespace()?);
         let (folder, records) = Folder::open(&options.state.join("attachments"))?;
         let wiring = Wiring::open(WiringOptions { ovsdb: options.ovsdb.clone() })?;
         let context = Context {
@@ -126,7 +131,7 @@ impl Agent {
         }
         tasks.spawn(registry::resync_forever(context, registry.clone(), stop.clone()));
         tasks.close();
-        Ok(Self { wiring, registry, metrics, tasks, stop, _lock: lock })
+        Ok(Self { wiring, registry, metrics, tasks, stop, _locks: locks })
     }
 
     /// The node's wiring, shared.
@@ -164,6 +169,21 @@ fn prepare(options: &AgentOptions) -> Result<Flock<File>, StartError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StartError::Locked(options.state.clone()))
 }
 
+/// Takes the node's network namespace: two agents would each take the other's devices for strays.
+///
+/// An abstract socket belongs to the network namespace of its maker and goes with its process, however that ends
+/// (unix(7)); so this is a lock that is neither stale nor held by a process that only shares a file system.
+fn claim_namespace() -> Result<OwnedFd, StartError> {
+    let taken = |errno| match errno {
+        Errno::EADDRINUSE => StartError::NamespaceTaken,
+        errno => StartError::Io { path: NAMESPACE_LOCK.into(), source: errno.into() },
+    };
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(taken)?;
+    let address = UnixAddr::new_abstract(NAMESPACE_LOCK.as_bytes()).map_err(taken)?;
+    bind(socket.as_raw_fd(), &address).map_err(taken)?;
+    Ok(socket)
+}
+
 /// Listens on a unix socket, in place of one that a crash has left.
 pub(crate) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
@@ -197,6 +217,9 @@ pub enum StartError {
     /// Another agent works on the same state.
     #[error("the state `{}` is in use by another agent", .0.display())]
     Locked(PathBuf),
+    /// Another agent looks after the same network namespace.
+    #[error("another agent (holdfastd or virt-handler) looks after this host's network: end it first")]
+    NamespaceTaken,
     /// The registry cannot be read.
     #[error(transparent)]
     Registry(#[from] DiskError),

@@ -16,7 +16,19 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// In a network namespace of its own: the node's is not its to look after.
 fn start(folder: &Path) -> Child {
     let mut command = Command::new("unshare");
-    command.args(["--net", "--", env!("CARGO_BIN_EXE_virt-handler"), "--node", "n", "--networks"]).arg(folder);
+    command.arg("--net");
+    start_by(command, folder)
+}
+
+/// In the network namespace of that process.
+fn start_beside(process: &Child, folder: &Path) -> Child {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/proc/{}/ns/net", process.id()));
+    start_by(command, folder)
+}
+
+fn start_by(mut command: Command, folder: &Path) -> Child {
+    command.args(["--", env!("CARGO_BIN_EXE_virt-handler"), "--node", "n", "--networks"]).arg(folder);
     for (option, name) in [("--state", "state"), ("--run", "run"), ("--http", "http.sock")] {
         command.arg(option).arg(folder.join(name));
     }
@@ -60,6 +72,13 @@ fn it_serves_alone_and_ends_when_told() {
     let mut told = String::new();
     second.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert!(told.contains("in use by another process"), "{told}");
+    // Nor does one with a state of its own in the same namespace: it would take the first one's devices for strays.
+    let other = tempfile::tempdir().unwrap();
+    let mut third = start_beside(&first, other.path());
+    assert!(!end(&mut third));
+    let mut told = String::new();
+    third.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(told.contains("looks after this host's network"), "{told}");
     kill(Pid::from_raw(i32::try_from(first.id()).unwrap()), Signal::SIGTERM).unwrap();
     assert!(end(&mut first));
 }
