@@ -1,16 +1,18 @@
 //! One execution of one plugin.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::ConfigError;
+use crate::sandbox::RecordError;
 
 /// Longest that a plugin may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -24,14 +26,14 @@ pub enum CniError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// There is no such plugin.
-    #[error("CNI plugin `{plugin}` is in none of {}", .paths.join(", "))]
+    #[error("CNI plugin `{plugin}` is in none of {} as an executable file: install it there", .paths.join(", "))]
     Missing {
         /// Its type.
         plugin: String,
         /// Where it was looked for.
         paths: Vec<String>,
     },
-    /// It could not be executed.
+    /// It could not be executed: it did nothing.
     #[error("failed to execute CNI plugin `{plugin}`")]
     Execute {
         /// Its type.
@@ -40,6 +42,18 @@ pub enum CniError {
         #[source]
         source: io::Error,
     },
+    /// It runs, and could not be given its input or its output could not be read.
+    #[error("failed to exchange data with CNI plugin `{plugin}`")]
+    Exchange {
+        /// Its type.
+        plugin: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What was begun could not be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// It did not end in time, and was killed.
     #[error("CNI plugin `{plugin}` did not end within {} s of {verb}", DEADLINE.as_secs())]
     Deadline {
@@ -74,7 +88,12 @@ impl CniError {
         match self {
             Self::Config(_) => true,
             Self::Failed { code, .. } => code.is_some_and(|code| (1..=7).contains(&code)),
-            Self::Missing { .. } | Self::Execute { .. } | Self::Deadline { .. } | Self::NoResult { .. } => false,
+            Self::Missing { .. }
+            | Self::Execute { .. }
+            | Self::Exchange { .. }
+            | Self::Record(_)
+            | Self::Deadline { .. }
+            | Self::NoResult { .. } => false,
         }
     }
 }
@@ -97,6 +116,18 @@ impl Verb {
     }
 }
 
+/// The program of a plugin: the first executable file of its name.
+pub fn find(plugin: &str, paths: &[PathBuf]) -> Result<PathBuf, CniError> {
+    let executable = |path: &PathBuf| {
+        // Follows links.
+        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    paths.iter().map(|path| path.join(plugin)).find(executable).ok_or_else(|| CniError::Missing {
+        plugin: plugin.to_owned(),
+        paths: paths.iter().map(|path| path.display().to_string()).collect(),
+    })
+}
+
 /// One execution.
 pub struct Call<'a> {
     pub verb: Verb,
@@ -113,11 +144,10 @@ impl Call<'_> {
     /// Executes the plugin; returns its result, if it printed one.
     pub async fn run(&self, input: &Value) -> Result<Option<Value>, CniError> {
         let plugin = self.plugin.to_owned();
-        let folders = || self.paths.iter().map(|path| path.display().to_string()).collect();
-        let program = self.paths.iter().map(|path| path.join(self.plugin)).find(|path| path.is_file());
-        let program = program.ok_or_else(|| CniError::Missing { plugin: plugin.clone(), paths: folders() })?;
-        let output = match timeout(DEADLINE, self.execute(&program, input)).await {
-            Ok(result) => result.map_err(|source| CniError::Execute { plugin: plugin.clone(), source })?,
+        let program = find(self.plugin, self.paths)?;
+        let child = self.spawn(&program).map_err(|source| CniError::Execute { plugin: plugin.clone(), source })?;
+        let output = match timeout(DEADLINE, exchange(child, input)).await {
+            Ok(result) => result.map_err(|source| CniError::Exchange { plugin: plugin.clone(), source })?,
             Err(_) => return Err(CniError::Deadline { plugin, verb: self.verb.text() }),
         };
         if output.status.success() {
@@ -128,9 +158,9 @@ impl Call<'_> {
         Err(CniError::Failed { plugin, verb: self.verb.text(), code, message })
     }
 
-    async fn execute(&self, program: &Path, input: &Value) -> io::Result<std::process::Output> {
+    fn spawn(&self, program: &Path) -> io::Result<Child> {
         let paths = std::env::join_paths(self.paths).map_err(io::Error::other)?;
-        let mut child = Command::new(program)
+        Command::new(program)
             .env("CNI_COMMAND", self.verb.text())
             .env("CNI_CONTAINERID", self.container)
             .env("CNI_NETNS", self.netns)
@@ -141,16 +171,19 @@ impl Call<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            let written = stdin.write_all(input.to_string().as_bytes()).await;
-            // A plugin need not read its input before it fails; its own words tell more.
-            if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-        }
-        child.wait_with_output().await
+            .spawn()
     }
+}
+
+async fn exchange(mut child: Child, input: &Value) -> io::Result<Output> {
+    if let Some(mut stdin) = child.stdin.take() {
+        let written = stdin.write_all(input.to_string().as_bytes()).await;
+        // A plugin need not read its input before it fails; its own words tell more.
+        if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    child.wait_with_output().await
 }
 
 /// CNI's error object, or else what was printed.
@@ -167,19 +200,26 @@ fn failure(stdout: &[u8], stderr: &[u8]) -> (Option<u64>, String) {
     (None, text.chars().take(SHOWN).collect())
 }
 
+/// Puts a program into a folder. Another process writes it: a file that is open for writing here, or in what another
+/// test's thread forks meanwhile, cannot be executed.
+#[cfg(test)]
+pub fn install(folder: &Path, name: &str, program: &str) {
+    let source = folder.join(format!("{name}.source"));
+    std::fs::write(&source, program).unwrap();
+    let installed = std::process::Command::new("install").arg("-m755").arg(source).arg(folder.join(name)).status();
+    assert!(installed.unwrap().success());
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use serde_json::json;
 
     use super::*;
 
     fn plugin(folder: &Path, script: &str) {
-        let path = folder.join("fake");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        install(folder, "fake", &format!("#!/bin/sh\n{script}\n"));
     }
 
     async fn run(folder: &Path, name: &str) -> Result<Option<Value>, CniError> {
@@ -218,5 +258,9 @@ mod tests {
         assert!(error.to_string().ends_with("oops") && !error.needs_change(), "{error}");
         let error = run(folder.path(), "none").await.unwrap_err();
         assert!(matches!(error, CniError::Missing { .. }), "{error}");
+        fs::set_permissions(folder.path().join("fake"), fs::Permissions::from_mode(0o644)).unwrap();
+        let error = run(folder.path(), "fake").await.unwrap_err().to_string();
+        let expected = format!("`fake` is in none of {} as an executable file", folder.path().display());
+        assert!(error.contains(&expected), "{error}");
     }
 }

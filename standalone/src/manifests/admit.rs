@@ -75,7 +75,8 @@ impl Manifested for VirtualMachineInstance {
 impl Manifested for NetworkAttachmentDefinition {
     fn admit(&mut self, _uid: Uuid, _config: &ClusterConfig) -> Result<Vec<String>, String> {
         let name = self.metadata.name.as_deref().unwrap_or_default();
-        crate::cni::NetworkList::parse(&self.spec.config, name).map_err(|error| format!("spec.config: {error}"))?;
+        crate::cni::NetworkList::parse(&self.spec.config, name)
+            .map_err(|error| format!("spec.config: {}", crate::host::chain(&error)))?;
         Ok(Vec::new())
     }
 

@@ -38,15 +38,29 @@ impl FileErrors {
         errors.iter().flat_map(|(file, texts)| texts.iter().map(move |text| format!("{file}: {text}"))).collect()
     }
 
-    fn replace(&self, new: BTreeMap<String, BTreeSet<String>>) {
+    /// The file with an object's document that was refused, and why it was.
+    pub fn of(&self, key: &Key) -> Option<(String, String)> {
+        let errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = about(key, "");
+        let found = |(file, texts): (&String, &BTreeSet<String>)| {
+            let text = texts.iter().find_map(|text| text.strip_prefix(&start))?;
+            Some((file.clone(), text.to_owned()))
+        };
+        errors.iter().find_map(found)
+    }
+
+    fn add(&self, file: &str, text: &str) {
         let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (file, texts) in &new {
-            let known = errors.get(file);
-            for text in texts.iter().filter(|text| known.is_none_or(|known| !known.contains(*text))) {
-                tracing::warn!(file, "{text}");
-            }
+        if errors.entry(file.to_owned()).or_default().insert(text.to_owned()) {
+            tracing::warn!(file, "{text}");
         }
-        *errors = new;
+    }
+
+    fn replace(&self, new: BTreeMap<String, BTreeSet<String>>) {
+        for (file, text) in new.iter().flat_map(|(file, texts)| texts.iter().map(move |text| (file, text))) {
+            self.add(file, text);
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = new;
     }
 }
 
@@ -110,7 +124,10 @@ impl Applier {
             };
             if let Err(text) = result {
                 self.keep_error(key, file, &text);
-                errors.entry(file.clone()).or_default().insert(format!("{key}: {text}"));
+                let text = about(key, &text);
+                // At once: what refers to it comes after it, and asks.
+                self.errors.add(file, &text);
+                errors.entry(file.clone()).or_default().insert(text);
             }
         }
         self.errors.replace(errors);
@@ -271,6 +288,11 @@ impl Applier {
         self.missing = missing;
         (!self.missing.is_empty()).then_some(MISSING)
     }
+}
+
+/// An error of an object's document, as it is kept with its file.
+fn about(key: &Key, text: &str) -> String {
+    format!("{key}: {text}")
 }
 
 /// Key of a document's object; none where it does not say what it is, or is of no kind that we keep.

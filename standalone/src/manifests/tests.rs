@@ -168,3 +168,30 @@ fn unclear_kinds_and_secrets() {
     let secret: k8s_openapi::api::core::v1::Secret = case.store.read(DEFAULT_NAMESPACE, "s").unwrap();
     assert_eq!(secret.data.unwrap()["userdata"].0, b"hello");
 }
+
+#[test]
+fn a_refused_network_is_told_from_one_that_is_not_there() {
+    let mut case = Case::new();
+    let nad = |name: &str, config: &str| {
+        format!(
+            "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata:\n  name: {name}\nspec:\n  \
+             config: '{config}'\n"
+        )
+    };
+    let underlay = "apiVersion: holdfast.io/v1alpha1\nkind: UnderlayNetwork\nmetadata:\n  name: under\nspec:\n  \
+                    bridge: \"a/b\"\n";
+    let path = nad("path", r#"{"type":"../../../../bin/true"}"#);
+    case.write("n.yaml", &format!("{}---\n{path}---\n{underlay}", nad("broken", "{")));
+    case.apply();
+    let of = |case: &Case, kind: Kind, name: &str| case.errors.of(&Key::new(kind, DEFAULT_NAMESPACE, name));
+    let (file, text) = of(&case, Kind::NetworkAttachmentDefinition, "broken").unwrap();
+    assert_eq!(file, "n.yaml");
+    assert!(text.starts_with("spec.config: the CNI configuration is not JSON: EOF"), "{text}");
+    let (_, text) = of(&case, Kind::NetworkAttachmentDefinition, "path").unwrap();
+    assert!(text.contains("without `/`"), "{text}");
+    assert!(of(&case, Kind::UnderlayNetwork, "under").is_some(), "{:?}", case.errors.lines());
+    assert_eq!(of(&case, Kind::NetworkAttachmentDefinition, "brok"), None);
+    case.write("n.yaml", &nad("broken", r#"{"type":"bridge"}"#));
+    case.apply();
+    assert_eq!(of(&case, Kind::NetworkAttachmentDefinition, "broken"), None);
+}

@@ -72,9 +72,16 @@ pub struct Attached {
     /// `runtimeConfig` by capability.
     #[serde(default)]
     pub capabilities: Value,
+    /// How many plugins of the list have begun their ADD, so that only these are left; all where nothing is said.
+    #[serde(default = "all")]
+    pub begun: usize,
     /// The last result of ADD; none until it succeeded.
     #[serde(default)]
     pub result: Option<Value>,
+}
+
+const fn all() -> usize {
+    usize::MAX
 }
 
 impl Record {

@@ -26,15 +26,10 @@ pub async fn join(
             ifname: planned.nic.ifname.to_string(),
             config: planned.list.to_value(),
             capabilities: planned.capabilities.clone(),
+            begun: 0,
             result: None,
         };
-        record.attached.push(attached.clone());
-        write(record, folder)?;
-        let result = host.cni.add(record, &attached, netns).await.map_err(|error| failed(planned, &error))?;
-        if let Some(last) = record.attached.last_mut() {
-            last.result = Some(result);
-        }
-        write(record, folder)?;
+        host.cni.add(record, attached, folder, netns).await.map_err(|error| failed(planned, &error))?;
     }
     Ok(())
 }

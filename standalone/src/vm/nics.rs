@@ -21,6 +21,8 @@ use super::pods::NicLease;
 use super::{Nic, SetupError};
 use crate::cni::{NetworkList, interface_name};
 use crate::host::Host;
+use crate::manifests::FileErrors;
+use crate::store::{Key, Kind};
 
 /// Annotation of a VM or its template: the addresses that it asks for, as JSON by network name.
 pub const ADDRESSES_ANNOTATION: &str = "holdfast.io/ip-addresses";
@@ -75,10 +77,7 @@ async fn one(
     let primary = network.pod.is_some() || network.multus.as_ref().is_some_and(|m| m.default == Some(true));
     let invalid = |error: &dyn std::error::Error| SetupError::of("FailedAttachNetwork", error);
     let ifname: IfName = interface_name(&network.name, primary).parse().map_err(|error| invalid(&error))?;
-    let mac: Option<MacAddr> = match interface.mac_address.as_deref() {
-        Some(text) => Some(text.parse().map_err(|error| invalid(&error))?),
-        None => None,
-    };
+    let mac = interface.mac_address.as_deref().map(|text| unicast(text, &interface.name)).transpose()?;
     let mut nic = Nic { interface: interface.name.clone(), network: network.name.clone(), ifname, lease: None };
     // The pod network is any network to us: with one of ours, a VM's addresses on it stay as well.
     let (list, source, capabilities) = match &network.multus {
@@ -88,9 +87,18 @@ async fn one(
         }
         None => (host.pod_network.clone(), "the pod network".to_owned(), json!({})),
     };
+    host.cni
+        .check(&list)
+        .map_err(|error| SetupError::new("FailedAttachNetwork", format!("{source}: {}", crate::host::chain(&error))))?;
     if let Some(config) = list.ours() {
         let underlay = match config["network"].as_str() {
-            Some(name) => host.store.read::<UnderlayNetwork>("", name),
+            Some(name) => match host.store.read::<UnderlayNetwork>("", name) {
+                None => {
+                    refused(&host.file_errors, &Key::new(Kind::UnderlayNetwork, "", name))?;
+                    None
+                }
+                found => found,
+            },
             None => None,
         };
         let config = resolve(&config, underlay.as_ref(), &host.node_labels)
@@ -131,6 +139,7 @@ fn definition(host: &Host, own: &str, name: &str) -> Result<(NetworkList, String
     let (namespace, name) = name.split_once('/').unwrap_or((own, name));
     let full = format!("{namespace}/{name}");
     let Some(nad) = host.store.read::<NetworkAttachmentDefinition>(namespace, name) else {
+        refused(&host.file_errors, &Key::new(Kind::NetworkAttachmentDefinition, namespace, name))?;
         let message = format!("NetworkAttachmentDefinition `{full}` does not exist: put it into the manifests folder");
         return Err(SetupError::new("FailedAttachNetwork", message));
     };
@@ -139,6 +148,29 @@ fn definition(host: &Host, own: &str, name: &str) -> Result<(NetworkList, String
         SetupError::new("FailedAttachNetwork", message)
     })?;
     Ok((list.with_agent_socket(&host.run.join("cni.sock")), full))
+}
+
+/// An error where an object is missing because its document was refused.
+fn refused(errors: &FileErrors, key: &Key) -> Result<(), SetupError> {
+    let Some((file, text)) = errors.of(key) else { return Ok(()) };
+    let full = match key.namespace.as_str() {
+        "" => key.name.clone(),
+        namespace => format!("{namespace}/{}", key.name),
+    };
+    let message = format!("{} `{full}` was refused: {text} (in `{file}` of the manifests folder)", key.kind);
+    Err(SetupError::new("FailedAttachNetwork", message))
+}
+
+/// A MAC address that a NIC can have.
+fn unicast(text: &str, interface: &str) -> Result<MacAddr, SetupError> {
+    let mac = text.parse::<MacAddr>().ok().filter(|mac| !mac.is_multicast() && mac.octets() != [0; 6]);
+    mac.ok_or_else(|| {
+        let message = format!(
+            "`macAddress` `{text}` of interface `{interface}`: must be a unicast address that is not zero, \
+             such as 02:00:00:00:00:01"
+        );
+        SetupError::new("FailedAttachNetwork", message)
+    })
 }
 
 /// Who holds the leases of a network: the VM, or the VMI where there is none.
@@ -224,6 +256,15 @@ mod tests {
         for (text, word) in [("x", "cannot be read"), (r#"{"lan":"a"}"#, "`a` for network `lan`"), ("[1]", "cannot")] {
             let error = parse_addresses(text).unwrap_err();
             assert!(error.message.contains(word) && error.message.contains("valid is JSON"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_that_a_nic_can_have_are_taken() {
+        assert!(unicast("02-00-00-00-00-01", "lan").is_ok());
+        for text in ["01:00:5e:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "02:00"] {
+            let message = unicast(text, "lan").unwrap_err().message;
+            assert!(message.starts_with(&format!("`macAddress` `{text}` of interface `lan`: must be a")), "{message}");
         }
     }
 
