@@ -78,6 +78,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         state: options.state.clone(),
         run: options.run.clone(),
         netns: options.run.join("netns"),
+        host_disk_folders: options.host_disk_folders.clone(),
         // The running program, also after its file was replaced by a newer one.
         program: PathBuf::from("/proc/self/exe"),
         launcher,

@@ -31,6 +31,8 @@ pub struct Host {
     pub run: PathBuf,
     /// Folder of named network namespaces.
     pub netns: PathBuf,
+    /// Folders below which hostDisk volumes may lie.
+    pub host_disk_folders: Vec<PathBuf>,
     /// holdfastd's own program, which becomes each sandbox's first process.
     pub program: PathBuf,
     /// virt-launcher's program.

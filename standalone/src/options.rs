@@ -38,6 +38,11 @@ pub struct Options {
     /// CNI configuration (or list) to use for the pod network instead of the built-in one
     #[arg(long, value_name = "FILE", conflicts_with = "pod_cidr")]
     pub pod_network: Option<PathBuf>,
+    /// Folder below which the files of hostDisk volumes may lie, an absolute path; may be given more than once. Those
+    /// files are given to the VMs' user; none elsewhere is touched
+    #[arg(long = "host-disk-folder", value_name = "DIR", value_parser = host_disk_folder,
+          default_value = "/var/lib/holdfast-disks")]
+    pub host_disk_folders: Vec<PathBuf>,
     /// Whether guests' CPUs are emulated: where KVM cannot run a guest, always, or never
     #[arg(long, value_enum, default_value_t = Emulation::Auto)]
     pub emulation: Emulation,
@@ -77,6 +82,13 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn host_disk_folder(text: &str) -> Result<PathBuf, String> {
+    if !text.starts_with('/') || text.split('/').any(|part| part == "." || part == "..") {
+        return Err("it must be an absolute path without `.` and `..`".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
 fn http_address(text: &str) -> Result<HttpAddress, String> {
     if text.starts_with('/') {
         return Ok(HttpAddress::Unix(text.into()));
@@ -96,6 +108,14 @@ mod tests {
         Options::command().debug_assert();
         let parsed = Options::try_parse_from(["holdfastd", "--manifests", "/m", "--http", "127.0.0.1:1"]).unwrap();
         assert_eq!(parsed.cni_bin_path.len(), 3);
+        assert_eq!(parsed.host_disk_folders, [PathBuf::from("/var/lib/holdfast-disks")]);
+        let folders = |list: &[&str]| {
+            let arguments = list.iter().flat_map(|folder| ["--host-disk-folder", folder]);
+            Options::try_parse_from(["holdfastd", "--manifests", "/m"].into_iter().chain(arguments))
+        };
+        assert_eq!(folders(&["/a", "/b"]).unwrap().host_disk_folders, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert!(folders(&["disks"]).unwrap_err().to_string().contains("absolute"));
+        assert!(folders(&["/a/../etc"]).is_err());
         assert!(Options::try_parse_from(["holdfastd", "--manifests", "/m", "--node-label", "x"]).is_err());
     }
 }

@@ -32,11 +32,16 @@ impl Blobs {
     pub fn archive(path: &Path) -> Result<Self, ImageError> {
         let failed = |error| ImageError::Read(path.to_owned(), error);
         let mut entries = BTreeMap::new();
+        let no_tar = |_| ImageError::NotTar(path.to_owned());
+        // Before it is opened: that of a fifo would wait for a writer, and that of a device may do anything.
+        if !path.metadata().map_err(failed)?.is_file() {
+            return Err(ImageError::NotTar(path.to_owned()));
+        }
         let mut archive = tar::Archive::new(File::open(path).map_err(failed)?);
-        for entry in archive.entries_with_seek().map_err(failed)? {
-            let entry = entry.map_err(failed)?;
+        for entry in archive.entries_with_seek().map_err(no_tar)? {
+            let entry = entry.map_err(no_tar)?;
             if entry.header().entry_type().is_file() {
-                let name = entry.path().map_err(failed)?;
+                let name = entry.path().map_err(no_tar)?;
                 let name = name.strip_prefix("./").map_or_else(|_| name.to_path_buf(), Path::to_owned);
                 entries.insert(name, (entry.raw_file_position(), entry.size()));
             }

@@ -20,6 +20,10 @@ pub enum ImageError {
     /// A folder or file is no OCI image layout.
     #[error("`{0}` is no OCI image layout: {1}")]
     Layout(PathBuf, String),
+    /// A file is no tar archive. What the tar reader says of it is not passed on: it quotes the file, which may be
+    /// any of the host's.
+    #[error("`{0}` is not a tar archive")]
+    NotTar(PathBuf),
     /// A part of the image is missing.
     #[error("blob {0} is missing")]
     MissingBlob(String),

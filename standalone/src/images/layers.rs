@@ -59,9 +59,11 @@ fn unpack(
 ) -> io::Result<()> {
     let mut own = BTreeMap::new();
     let mut archive = tar::Archive::new(decompressed(reader)?);
-    for (number, entry) in archive.entries()?.enumerate() {
-        let mut entry = entry?;
-        let path = normal(&entry.path()?);
+    // The tar reader's own words quote what it reads.
+    let no_tar = |error: io::Error| io::Error::new(error.kind(), "it is not a tar archive, or a damaged one");
+    for (number, entry) in archive.entries().map_err(no_tar)?.enumerate() {
+        let mut entry = entry.map_err(no_tar)?;
+        let path = normal(&entry.path().map_err(no_tar)?);
         if let Some(hidden) = whiteout(&path) {
             files.retain(|name, _| !hidden.hides(name));
             continue;

@@ -55,7 +55,7 @@ fn of_descriptor(blobs: &Blobs, descriptor: &Descriptor) -> Result<Image, ImageE
         return for_platform(blobs, &index.manifests().iter().collect::<Vec<_>>());
     }
     let manifest = serde_json::from_slice(&content)
-        .map_err(|error| ImageError::Manifest { digest: digest.clone(), reason: error.to_string() })?;
+        .map_err(|error| ImageError::Manifest { digest: digest.clone(), reason: place(&error) })?;
     Ok(Image { digest, manifest })
 }
 
@@ -98,5 +98,11 @@ fn verified(blobs: &Blobs, digest: &str) -> Result<Vec<u8>, ImageError> {
 
 fn parse_index(name: &str, content: &[u8]) -> Result<ImageIndex, ImageError> {
     serde_json::from_slice(content)
-        .map_err(|error| ImageError::Manifest { digest: name.to_owned(), reason: error.to_string() })
+        .map_err(|error| ImageError::Manifest { digest: name.to_owned(), reason: place(&error) })
+}
+
+/// Where a document is wrong; the parser's own words quote the document, which may be any file of the host.
+fn place(error: &serde_json::Error) -> String {
+    let what = if error.is_data() { "it is not of the form that OCI demands" } else { "it is not JSON" };
+    format!("{what} (line {}, column {})", error.line(), error.column())
 }

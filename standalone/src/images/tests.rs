@@ -151,3 +151,25 @@ async fn an_archive_is_a_layout_too() {
     let found = case.images.ensure(&wanted(format!("oci-archive:{}", archive.display()))).await.unwrap();
     assert_eq!(fs::read(found.file).unwrap(), disk());
 }
+
+#[tokio::test]
+async fn errors_do_not_quote_the_files_of_the_host() {
+    const SECRET: &str = "root:$6$hash:19000:0:99999:7:::";
+    let case = Case::new(&[SECRET.repeat(64).into_bytes()]);
+    let text = case.layout.join("shadow");
+    fs::write(&text, SECRET.repeat(64)).unwrap();
+    let message = |error: ImageError| {
+        let message = crate::host::chain(&error);
+        assert!(!message.contains("root") && !message.contains("hash"), "{message}");
+        message
+    };
+    let error = case.images.ensure(&wanted(format!("oci-archive:{}", text.display()))).await.unwrap_err();
+    assert_eq!(message(error), format!("`{}` is not a tar archive", text.display()));
+    let error = case.images.ensure(&wanted("oci-archive:/dev/null".into())).await.unwrap_err();
+    assert_eq!(message(error), "`/dev/null` is not a tar archive");
+    assert!(message(case.ensure().await.unwrap_err()).contains("failed to unpack layer"));
+    for content in [SECRET.to_owned(), json!(SECRET).to_string(), json!({"schemaVersion": SECRET}).to_string()] {
+        fs::write(case.layout.join("index.json"), content).unwrap();
+        assert!(message(case.ensure().await.unwrap_err()).contains("index.json cannot be read: it is not"));
+    }
+}

@@ -21,7 +21,7 @@ mod spawn;
 
 pub use cgroup::Cgroups;
 pub use netns::{NetnsError, is_netns, make as make_netns, remove as remove_netns};
-pub use plan::{Bind, Device, Plan, QEMU_ID};
+pub use plan::{Bind, Device, FileId, Plan, QEMU_ID};
 pub use process::{Process, ProcessId};
 pub use record::{Attached, Record, RecordError};
 pub use remove::{Ground, RemoveError, remove};

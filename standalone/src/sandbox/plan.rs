@@ -41,6 +41,18 @@ pub struct Bind {
     pub target: PathBuf,
     /// Whether it can be written inside.
     pub writable: bool,
+    /// Which file the source must be, where somebody else could put another one in its place.
+    #[serde(default)]
+    pub file: Option<FileId>,
+}
+
+/// What names a file of the host for as long as somebody has it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileId {
+    /// Number of its file system (`st_dev`).
+    pub device: u64,
+    /// Its number there (`st_ino`).
+    pub inode: u64,
 }
 
 /// A character device.

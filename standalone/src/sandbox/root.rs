@@ -5,16 +5,18 @@
 //! [`Plan::root`] and then becomes `/`; the host's tree is let go of, so no path leads back and no mount of the
 //! host is held by a running sandbox.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{chdir, pivot_root};
 
-use super::plan::{Bind, Device, Plan, QEMU_ID};
+use super::plan::{Bind, Device, FileId, Plan, QEMU_ID};
 
 /// What of the host's root holds its programs; links stay links.
 const SYSTEM: [&str; 8] = ["bin", "lib", "lib32", "lib64", "libx32", "nix", "sbin", "usr"];
@@ -143,12 +145,27 @@ fn bind_into(root: &Path, wanted: &Bind) -> Result<(), StepError> {
         Err(_) => wanted.target.strip_prefix("/").unwrap_or(&wanted.target).to_owned(),
     };
     let target = root.join(inside);
-    let folder = step(&what, fs::metadata(&wanted.source))?.is_dir();
+    let held = step(&what, hold(wanted))?;
+    let folder = step(&what, held.metadata())?.is_dir();
     step(&what, place(&target, folder))?;
-    step(&what, bind(&wanted.source, &target))?;
+    // What is bound is what was looked at, whatever has come to its path since.
+    step(&what, bind(Path::new(&format!("/proc/self/fd/{}", held.as_raw_fd())), &target))?;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let remounted = if wanted.writable { mount_flags(&target, flags) } else { read_only(&target) };
     step(&what, remounted)
+}
+
+/// Opens the source of a bind, without reading it; it must be the file that the plan means.
+fn hold(wanted: &Bind) -> io::Result<File> {
+    let no_follow = if wanted.file.is_some() { OFlag::O_NOFOLLOW } else { OFlag::empty() };
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | no_follow;
+    let held = File::from(open(&wanted.source, flags, Mode::empty())?);
+    let meta = held.metadata()?;
+    let found = FileId { device: meta.dev(), inode: meta.ino() };
+    if wanted.file.is_some_and(|file| file != found) {
+        return Err(io::Error::other("another file has come to its place"));
+    }
+    Ok(held)
 }
 
 fn etc(etc: &Path, hostname: &str) -> Result<(), StepError> {
@@ -215,4 +232,27 @@ pub fn own_folder(path: PathBuf) -> io::Result<PathBuf> {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
     own(&path)?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_replaced_is_not_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("disk");
+        fs::write(&source, "").unwrap();
+        let held = File::open(&source).unwrap();
+        let meta = held.metadata().unwrap();
+        let file = Some(FileId { device: meta.dev(), inode: meta.ino() });
+        let bind = Bind { source: source.clone(), target: "/disk".into(), writable: true, file };
+        hold(&bind).unwrap();
+        fs::rename(&source, folder.path().join("other")).unwrap();
+        symlink("other", &source).unwrap();
+        assert!(hold(&bind).unwrap_err().to_string().contains("another file"), "not through a link");
+        fs::remove_file(&source).unwrap();
+        fs::write(&source, "").unwrap();
+        assert!(hold(&bind).unwrap_err().to_string().contains("another file"));
+    }
 }

@@ -5,8 +5,9 @@
 //! decision rests on them, so they are renamed into place but not synced.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -83,7 +84,8 @@ pub struct Events {
 impl Events {
     /// Opens the folder, which is made where it is missing. A damaged file is dropped: see above.
     pub fn open(folder: &Path, node: &str) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
         let mut state = BTreeMap::new();
         for path in disk::json_files(folder)? {
             let events: Option<Vec<Event>> = serde_json::from_slice(&fs::read(&path)?).ok();
@@ -130,7 +132,8 @@ impl Events {
         let written = serde_json::to_vec(events).map_err(io::Error::from).and_then(|content| {
             let path = self.folder.join(format!("{file}.json"));
             let temporary = path.with_extension("json.tmp");
-            fs::write(&temporary, content)?;
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+            file?.write_all(&content)?;
             fs::rename(temporary, path)
         });
         if let Err(error) = written {
@@ -233,6 +236,9 @@ mod tests {
         let listed = Events::open(folder.path(), "host").unwrap().list(Some("default"));
         let counts: Vec<_> = listed.iter().map(|e| (e.message.as_deref().unwrap(), e.count.unwrap())).collect();
         assert_eq!(counts, [("a", 2), ("b", 1)]);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let file = folder.path().join("default.VirtualMachine.vm.json");
+        assert_eq!((mode(folder.path()), mode(&file)), (0o700, 0o600));
         assert_eq!(listed[0].source.as_ref().unwrap().host.as_deref(), Some("host"));
         assert!(events.list(Some("other")).is_empty());
     }

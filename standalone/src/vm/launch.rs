@@ -85,10 +85,14 @@ pub async fn launch(
 }
 
 fn binds(host: &Host, folders: &Folders, volumes: &Volumes) -> Vec<Bind> {
-    let writable =
-        |source: &Path, target: &str| Bind { source: source.to_owned(), target: PathBuf::from(target), writable: true };
+    let writable = |source: &Path, target: &str| Bind {
+        source: source.to_owned(),
+        target: PathBuf::from(target),
+        writable: true,
+        file: None,
+    };
     let mut binds = vec![
-        Bind { source: host.launcher.clone(), target: PathBuf::from(PROGRAM), writable: false },
+        Bind { source: host.launcher.clone(), target: PathBuf::from(PROGRAM), writable: false, file: None },
         writable(&folders.share, "/var/run/kubevirt"),
         writable(&folders.private, "/var/run/kubevirt-private"),
         writable(&folders.disks, "/var/run/kubevirt-ephemeral-disks"),

@@ -1,12 +1,14 @@
 //! The volumes of a VMI: each made available as a file or folder that its sandbox shows to the launcher.
 
+mod host_disk;
+
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use holdfast_api::kubevirt::{ContainerDiskSource, HostDisk, VirtualMachineInstance, Volume};
-use holdfast_api::quantity;
+use holdfast_api::kubevirt::{ContainerDiskSource, VirtualMachineInstance, Volume};
 use k8s_openapi::api::core::v1::{LocalObjectReference, Secret};
 
 use super::SetupError;
@@ -25,6 +27,8 @@ pub struct Volumes {
     pub binds: Vec<Bind>,
     /// Digests of the images in use.
     pub images: Vec<String>,
+    /// Files of the host that are bound: open, so that no other file can come to have their identity.
+    held: Vec<OwnedFd>,
     /// Files to write for the launcher alone: volume, name, content.
     secrets: Vec<(String, &'static str, Vec<u8>)>,
 }
@@ -37,12 +41,14 @@ pub async fn find(host: &Host, vmi: &VirtualMachineInstance, about: &Involved) -
         if let Some(source) = &volume.container_disk {
             let disk = image(host, namespace, source, about).await?;
             let target = PathBuf::from(format!("/var/run/kubevirt/container-disks/{}.img", volume.name));
-            volumes.binds.push(Bind { source: disk.file, target, writable: false });
+            volumes.binds.push(Bind { source: disk.file, target, writable: false, file: None });
             volumes.images.push(disk.digest);
         }
         if let Some(source) = &volume.host_disk {
             let target = PathBuf::from(format!("/var/run/kubevirt-private/vmi-disks/{}/disk.img", volume.name));
-            volumes.binds.push(Bind { source: host_disk(&volume.name, source)?, target, writable: true });
+            let disk = host_disk::find(&host.host_disk_folders, &volume.name, source)?;
+            volumes.binds.push(Bind { source: disk.path, target, writable: true, file: Some(disk.id) });
+            volumes.held.push(disk.held);
         }
         for (key, reference) in cloud_init_secrets(volume) {
             let content = secret_key(host, namespace, &volume.name, reference, key)?;
@@ -156,63 +162,4 @@ fn secret_key(
     let camel = if key == "userdata" { "userData" } else { "networkData" };
     let content = data.get(key).or_else(|| data.get(camel));
     content.map(|bytes| bytes.0.clone()).ok_or_else(|| missing(&format!("secret \"{name}\" has no key \"{key}\"")))
-}
-
-/// The file of a hostDisk, made where it may be, and given to the launcher's user.
-fn host_disk(volume: &str, disk: &HostDisk) -> Result<PathBuf, SetupError> {
-    let failed = |what: String| SetupError::new("FailedMount", format!("hostDisk volume `{volume}`: {what}"));
-    let path = PathBuf::from(&disk.path);
-    let io = |verb: &str, error: &dyn std::fmt::Display| failed(format!("failed to {verb} `{}`: {error}", disk.path));
-    match fs::symlink_metadata(&path) {
-        Ok(meta) if meta.is_file() => {}
-        Ok(_) => return Err(failed(format!("`{}` is no regular file", disk.path))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && disk.r#type == "DiskOrCreate" => {
-            let capacity = disk.capacity.as_ref().map(quantity::parse).transpose().map_err(|e| io("make", &e))?;
-            let bytes = capacity.and_then(|c| u64::try_from(c.value()).ok()).filter(|bytes| *bytes > 0);
-            let bytes = bytes.ok_or_else(|| failed("`capacity` must be a size such as 1Gi".to_owned()))?;
-            make_disk(&path, bytes).map_err(|error| io("make", &error))?;
-        }
-        Err(error) => return Err(io("find", &error)),
-    }
-    own(&path).map_err(|error| io("give away", &error))?;
-    Ok(path)
-}
-
-/// A sparse file of that size: beside its place and renamed, so that no part of one is ever taken for a disk.
-fn make_disk(path: &Path, bytes: u64) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let temporary = path.with_extension("holdfast-tmp");
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o660).open(&temporary)?;
-    file.set_len(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
-    use super::*;
-
-    #[test]
-    fn a_host_disk_is_found_or_made() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sub/disk.img");
-        let disk = |kind: &str, capacity: Option<&str>| HostDisk {
-            path: path.display().to_string(),
-            r#type: kind.to_owned(),
-            capacity: capacity.map(|text| Quantity(text.to_owned())),
-            ..Default::default()
-        };
-        let error = host_disk("v", &disk("Disk", None)).unwrap_err();
-        assert!(error.message.contains("failed to find"), "{error}");
-        assert!(host_disk("v", &disk("DiskOrCreate", None)).unwrap_err().message.contains("capacity"));
-        host_disk("v", &disk("DiskOrCreate", Some("1Mi"))).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().len(), 1 << 20);
-        fs::write(&path, "data").unwrap();
-        host_disk("v", &disk("DiskOrCreate", Some("1Mi"))).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"data", "what is there stays");
-    }
 }
