@@ -12,7 +12,7 @@ use holdfast_api::kubevirt::VirtualMachineInstance;
 use holdfast_api::status::{is_final, phase};
 use rand::Rng;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::launch::Folders;
 use super::setup::{announce, set_up};
@@ -28,6 +28,9 @@ pub const DEFAULT_GRACE: i64 = 30;
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// How long a task may take to learn how a launcher that is gone has ended.
 const LAST_WORDS: Duration = Duration::from_secs(15);
+/// How long a launcher may take for the rest once its guest's grace period is over; then its sandbox is killed.
+/// Upstream gives a pod the same.
+const OVERTIME: Duration = Duration::from_secs(15);
 /// How often a sandbox that cannot be removed is tried again.
 const REMOVE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -147,6 +150,7 @@ impl VmiRun {
         let mut before = VmiReport::default();
         let mut gone = Box::pin(ended(process.as_ref()));
         let mut is_gone = false;
+        let mut overdue = overdue(teller.vmi().as_ref());
         loop {
             let report = reports.borrow_and_update().clone();
             if report != before {
@@ -175,12 +179,20 @@ impl VmiRun {
                     }
                 }
                 () = &mut gone => is_gone = true,
+                () = at(overdue) => {
+                    overdue = None;
+                    kill(process.as_ref(), teller);
+                }
                 woken = self.wake.changed() => {
                     if woken.is_err() {
                         return std::future::pending().await;
                     }
                     match teller.vmi() {
-                        Some(vmi) => task.update(self.input(vmi, record, folder)),
+                        Some(vmi) => {
+                            // A shorter grace period counts, a later look at the same one does not.
+                            overdue = overdue.into_iter().chain(self::overdue(Some(&vmi))).min();
+                            task.update(self.input(vmi, record, folder));
+                        }
                         // Its object was taken away under it, finalizer and all.
                         None => task.shutdown(0),
                     }
@@ -191,10 +203,9 @@ impl VmiRun {
 
     fn input(&self, vmi: VirtualMachineInstance, record: &Record, folder: &Path) -> VmiInput {
         let folders = Folders::of(folder);
-        let grace = vmi.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
         let wanted = match vmi.metadata.deletion_timestamp {
             None => Wanted::Run,
-            Some(_) => Wanted::Shutdown { grace_seconds: u64::try_from(grace).unwrap_or(0) },
+            Some(_) => Wanted::Shutdown { grace_seconds: grace_seconds(&vmi) },
         };
         VmiInput {
             vmi,
@@ -233,6 +244,36 @@ impl VmiRun {
             let message = format!("Deleted virtual machine pod {}", record.pod_name);
             teller.event(EventKind::Normal, CONTROLLER, "SuccessfulDelete", &message);
         }
+    }
+}
+
+/// Seconds that the guest has to power off.
+fn grace_seconds(vmi: &VirtualMachineInstance) -> u64 {
+    let grace = vmi.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
+    u64::try_from(grace).unwrap_or(0)
+}
+
+/// When a launcher that is to end has had its time, counted from now; none for one that is to run.
+fn overdue(vmi: Option<&VirtualMachineInstance>) -> Option<Instant> {
+    let vmi = vmi.filter(|vmi| vmi.metadata.deletion_timestamp.is_some())?;
+    Instant::now().checked_add(Duration::from_secs(grace_seconds(vmi)).saturating_add(OVERTIME))
+}
+
+/// Returns at that time; never where there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends a sandbox whose launcher did not end by itself; whoever waits for that learns of it.
+fn kill(process: Option<&Process>, teller: &Teller<'_>) {
+    let message = "The launcher did not end in its time; its sandbox is killed.";
+    tracing::warn!(message);
+    teller.event(EventKind::Warning, HANDLER, "Killing", message);
+    if let Some(Err(error)) = process.map(Process::kill) {
+        tracing::error!(error = chain(&error), "failed to kill a sandbox");
     }
 }
 

@@ -9,6 +9,8 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use world::{LAN, LONG, World, eventually, vm};
 
@@ -71,6 +73,7 @@ fn a_vm_keeps_its_mac_and_address_until_it_is_deleted() {
     let third = world.running("a", Some(uid(&second)));
     assert_eq!(nic(&third, "lan")["mac"], mac);
 
+    stop_workers(&world);
     world.must(&["delete", "vm", "a"]);
     assert!(!world.path("m/vm.yaml").exists(), "its document went with it");
     world.remove("lan.yaml");
@@ -78,6 +81,16 @@ fn a_vm_keeps_its_mac_and_address_until_it_is_deleted() {
     eventually("nothing is left", LONG, || world.leftovers().is_empty().then_some(()));
     world.stop();
     assert_eq!(world.leftovers(), Vec::<String>::new());
+}
+
+/// Makes launchers hang: deletion must not wait for them for ever.
+fn stop_workers(world: &World) {
+    for reaper in world.launchers() {
+        let children = fs::read_to_string(format!("/proc/{reaper}/task/{reaper}/children")).unwrap();
+        let named = |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "virt-launcher\n";
+        let worker = children.split_whitespace().find(named).unwrap();
+        kill(Pid::from_raw(worker.parse().unwrap()), Signal::SIGSTOP).unwrap();
+    }
 }
 
 /// holdfastd dies and comes back; the guest answers all the time, and what it wrote to memory is there.
