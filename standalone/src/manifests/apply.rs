@@ -49,7 +49,8 @@ impl FileErrors {
         errors.iter().find_map(found)
     }
 
-    fn add(&self, file: &str, text: &str) {
+    /// Keeps what is wrong with a file until the next scan is applied.
+    pub fn add(&self, file: &str, text: &str) {
         let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if errors.entry(file.to_owned()).or_default().insert(text.to_owned()) {
             tracing::warn!(file, "{text}");

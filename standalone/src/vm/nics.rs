@@ -269,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_network_is_named_with_the_reason() {
+        let errors = FileErrors::default();
+        let key = Key::new(Kind::NetworkAttachmentDefinition, "default", "broken");
+        assert!(refused(&errors, &key).is_ok());
+        errors.add("n.yaml", &format!("{key}: spec.config: no"));
+        let expected = "NetworkAttachmentDefinition `default/broken` was refused: spec.config: no \
+                        (in `n.yaml` of the manifests folder)";
+        assert_eq!(refused(&errors, &key).unwrap_err().message, expected);
+        let key = Key::new(Kind::UnderlayNetwork, "", "lan");
+        errors.add("u.yaml", &format!("{key}: spec.bridge: no"));
+        let message = refused(&errors, &key).unwrap_err().message;
+        assert!(message.starts_with("UnderlayNetwork `lan` was refused: spec.bridge: no"), "{message}");
+    }
+
+    #[test]
     fn the_templates_wish_comes_first() {
         let annotated = |text: &str| Some([(ADDRESSES_ANNOTATION.to_owned(), text.to_owned())].into());
         let mut vm = VirtualMachine::default();
