@@ -11,6 +11,7 @@ use super::world::{self, DEMO};
 
 /// The whole.
 #[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The steps in their order.
     pub steps: Vec<Row>,
@@ -161,6 +162,6 @@ mod tests {
         let json = report.json().unwrap();
         assert!(json.ends_with("}\n"));
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!((json["total_seconds"].as_f64(), json["steps"].as_array().map(Vec::len)), (Some(2.125), Some(1)));
+        assert_eq!((json["totalSeconds"].as_f64(), json["steps"].as_array().map(Vec::len)), (Some(2.125), Some(1)));
     }
 }
