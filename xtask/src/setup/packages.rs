@@ -42,11 +42,9 @@ pub const PACKAGES: &[Package] = &[
     package("mtools", "puts files on the test guest's disk without mounting it"),
     package("xz-utils", "unpacks kernel modules where Debian compresses them"),
     package("kmod", "modinfo: in which order the test guest loads its modules"),
-    package("tcpdump", "what went over a wire, in tests"),
-    package("arping", "who answers for an address, in tests"),
-    package("iperf3", "throughput, in tests"),
     package("iputils-ping", "pings the guest by hand in a demo that is kept up"),
     package("curl", "fetches the guest's page by hand in a demo that is kept up"),
+    package("python3", "a client of another user, in tests"),
 ];
 
 /// The packages of the table that are not installed.
