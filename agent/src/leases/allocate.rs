@@ -45,11 +45,25 @@ pub struct Allocation {
     pub addresses: Vec<IpNetwork>,
 }
 
+/// How often an allocation whose leases change under it begins anew.
+const ATTEMPTS: usize = 5;
+
 /// Gives `request.claim` its addresses and returns them once the leases are stored.
 ///
 /// # Errors
 /// [`AllocateError`]; nothing that this call has created is left then.
 pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocation, AllocateError> {
+    for _ in 1..ATTEMPTS {
+        match once(store, request).await {
+            // A lease of this claim's own whose quarantine ended just now: the next look finds it gone.
+            Err(AllocateError::Store(LeaseError::Changed { .. })) => {}
+            result => return result,
+        }
+    }
+    once(store, request).await
+}
+
+async fn once(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocation, AllocateError> {
     let call = Call { store, request, created: Mutex::default() };
     // Both to their end, whatever becomes of the other: each waits for the disk, and what is created must be known.
     let (addresses, mac) = futures::join!(call.addresses(), call.mac());

@@ -325,9 +325,21 @@ impl Drop for World {
         let folders = fs::read_dir(self.path("s/vms")).into_iter().flatten().flatten();
         for uid in folders.filter_map(|folder| folder.file_name().into_string().ok()) {
             for hierarchy in ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
-                fs::remove_dir(Path::new(hierarchy).join("holdfast").join(&uid)).ok();
+                remove_group(&Path::new(hierarchy).join("holdfast").join(&uid));
             }
         }
+    }
+}
+
+/// Removes a control group; the processes that were killed in it take a moment to go.
+fn remove_group(group: &Path) {
+    let start = Instant::now();
+    while fs::remove_dir(group).is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
+        if start.elapsed() > LONG {
+            eprintln!("{} stays busy", group.display());
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
