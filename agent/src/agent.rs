@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,27 @@ pub enum HttpAddress {
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+}
+
+impl FromStr for HttpAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with('/') {
+            return Ok(Self::Unix(text.into()));
+        }
+        let address = text.parse().map_err(|_| "it must be ADDRESS:PORT, or a path that begins with `/`")?;
+        Ok(Self::Tcp(address))
+    }
+}
+
+/// A label of a node as an option gives it, `KEY=VALUE`.
+///
+/// # Errors
+/// Without `=`, in words for the command line.
+pub fn node_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it must be of the form KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// A running agent. Dropped without [`Agent::stop`], it ends as if it had crashed.

@@ -21,5 +21,5 @@ pub mod registry;
 pub mod vmi;
 pub mod workloads;
 
-pub use agent::{Agent, AgentOptions, HttpAddress, StartError};
+pub use agent::{Agent, AgentOptions, HttpAddress, StartError, node_label};
 pub(crate) use vmi::chain;

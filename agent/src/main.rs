@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use clap::Parser;
 use holdfast_agent::leases::FileStore;
 use holdfast_agent::network::read_folder;
 use holdfast_agent::workloads::PlainPods;
-use holdfast_agent::{Agent, AgentOptions, HttpAddress};
+use holdfast_agent::{Agent, AgentOptions, HttpAddress, node_label};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -41,10 +40,10 @@ struct Cli {
     #[arg(long, value_name = "NAME")]
     node: String,
     /// A label of this node, for `nodes` of an UnderlayNetwork
-    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = label)]
+    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = node_label)]
     node_labels: Vec<(String, String)>,
     /// Where to answer /healthz, /metrics and /debug/attachments: an address such as 127.0.0.1:9200, or a path
-    #[arg(long, value_name = "ADDRESS", value_parser = http_address)]
+    #[arg(long, value_name = "ADDRESS")]
     http: Option<HttpAddress>,
     /// Seconds that a released address stays locked
     #[arg(long, value_name = "SECONDS", default_value_t = AgentOptions::QUARANTINE.as_secs())]
@@ -55,19 +54,6 @@ struct Cli {
     /// Log as JSON
     #[arg(long)]
     json: bool,
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("it must be of the form KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-fn http_address(text: &str) -> Result<HttpAddress, String> {
-    if text.starts_with('/') {
-        return Ok(HttpAddress::Unix(text.into()));
-    }
-    let address: SocketAddr = text.parse().map_err(|_| "it must be ADDRESS:PORT, or a path that begins with `/`")?;
-    Ok(HttpAddress::Tcp(address))
 }
 
 #[tokio::main]

@@ -1,10 +1,9 @@
 //! The command line of holdfastd.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use holdfast_agent::{AgentOptions, HttpAddress};
+use holdfast_agent::{AgentOptions, HttpAddress, node_label};
 use ipnetwork::Ipv4Network;
 
 /// Keeps the virtual machines of a folder of KubeVirt manifests running on this host.
@@ -50,13 +49,13 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub launcher: Option<PathBuf>,
     /// Where to answer /healthz, /metrics and /debug/attachments besides: an address such as 127.0.0.1:9200, or a path
-    #[arg(long, value_name = "ADDRESS", value_parser = http_address)]
+    #[arg(long, value_name = "ADDRESS")]
     pub http: Option<HttpAddress>,
     /// Name of this host as a node; its host name where not given
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
     /// A label of this host as a node, for `nodes` of an UnderlayNetwork
-    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = label)]
+    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = node_label)]
     pub node_labels: Vec<(String, String)>,
     /// Seconds that the address of a VM that was deleted stays locked
     #[arg(long, value_name = "SECONDS", default_value_t = AgentOptions::QUARANTINE.as_secs())]
@@ -77,24 +76,11 @@ pub enum Emulation {
     Never,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("it must be of the form KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
 fn host_disk_folder(text: &str) -> Result<PathBuf, String> {
     if !text.starts_with('/') || text.split('/').any(|part| part == "." || part == "..") {
         return Err("it must be an absolute path without `.` and `..`".to_owned());
     }
     Ok(PathBuf::from(text))
-}
-
-fn http_address(text: &str) -> Result<HttpAddress, String> {
-    if text.starts_with('/') {
-        return Ok(HttpAddress::Unix(text.into()));
-    }
-    let address: SocketAddr = text.parse().map_err(|_| "it must be ADDRESS:PORT, or a path that begins with `/`")?;
-    Ok(HttpAddress::Tcp(address))
 }
 
 #[cfg(test)]
