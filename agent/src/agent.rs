@@ -21,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::context::Context;
-use crate::leases::LeaseStore;
 use crate::metrics::Metrics;
 use crate::netns::NetnsId;
-use crate::network::Networks;
 use crate::registry::{self, DiskError, Folder, Registry};
 use crate::vmi::VmiMetrics;
 use crate::workloads::Workloads;
 use crate::{cni, http};
+use holdfast_ipam::leases::LeaseStore;
+use holdfast_ipam::network::Networks;
 
 /// Name of the CNI plugin's socket in the run folder.
 pub const CNI_SOCKET: &str = "cni.sock";

@@ -6,12 +6,12 @@ use holdfast_net::desired::DesiredState;
 use holdfast_net::kernel::{ApplyReport, Wiring};
 
 use crate::agent::AgentOptions;
-use crate::leases::LeaseStore;
 use crate::metrics::Metrics;
 use crate::netns::NetnsId;
-use crate::network::Networks;
 use crate::registry::Record;
 use crate::workloads::Workloads;
+use holdfast_ipam::leases::LeaseStore;
+use holdfast_ipam::network::Networks;
 
 /// The surroundings of an agent. Cheap to clone.
 #[derive(Clone)]

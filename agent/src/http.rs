@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::HttpAddress;
 use crate::context::Context;
-use crate::leases::{self, LeaseError, LeaseKind};
 use crate::metrics::LeaseLabels;
 use crate::registry::Registry;
+use holdfast_ipam::leases::{self, LeaseError, LeaseKind};
 
 /// What OpenMetrics text is called (OpenMetrics 1.0, "Text Format").
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use holdfast_agent::kvm;
-use holdfast_agent::leases::{FileStore, LeaseStore};
 use holdfast_agent::vmi::{Timing, VmiContext};
 use holdfast_agent::{Agent, AgentOptions};
 use holdfast_api::config::ClusterConfig;
 use holdfast_api::underlay::UnderlayNetwork;
+use holdfast_ipam::leases::{FileStore, LeaseStore};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_agent::leases::LeaseStore;
 use holdfast_agent::vmi::{VmiContext, VmiTask};
 use holdfast_api::config::ClusterConfig;
+use holdfast_ipam::leases::LeaseStore;
 use tokio::sync::watch;
 
 use crate::cni::{NetworkList, Runtime};

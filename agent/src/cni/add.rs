@@ -15,11 +15,11 @@ use super::call::{Call, Target};
 use super::result::{CniResult, Dns, Interface, Ip, Route};
 use super::{Done, Fault};
 use crate::context::Context;
-use crate::leases::{NODE_LABEL, Request, allocate};
 use crate::netns::{NetnsId, link_mtu};
-use crate::network::{NetworkConfig, routes};
 use crate::registry::{Entry, Hold, Key, Outcome, Record, Registry};
 use crate::workloads::VmNic;
+use holdfast_ipam::leases::{NODE_LABEL, Request, allocate};
+use holdfast_ipam::network::{NetworkConfig, routes};
 
 /// MTU where neither the network nor a link of the node tells one.
 const DEFAULT_MTU: u32 = 1500;
@@ -92,7 +92,7 @@ async fn prepare(
     // Until the record is there: it is what tells others that the claim is in use.
     let _claim = registry.hold_claim(&claim).await?;
     if let Some(Key { container_id, ifname }) = registry.user_of(&claim) {
-        let msg = format!("the addresses of {} are in use", crate::leases::Holder(claim));
+        let msg = format!("the addresses of {} are in use", holdfast_ipam::leases::Holder(claim));
         let details = format!("by interface `{ifname}` of container `{container_id}`, which must end first");
         return Err(Fault::new(code::TRY_AGAIN, msg, details));
     }
@@ -155,7 +155,7 @@ fn check_asked<'a>(call: &Call, nic: &'a VmNic) -> Result<&'a VmNic, Fault> {
     match other_mac.or_else(|| other_ip.map(IpAddr::to_string)) {
         None => Ok(nic),
         Some(asked) => {
-            let holder = crate::leases::Holder(nic.claim.clone());
+            let holder = holdfast_ipam::leases::Holder(nic.claim.clone());
             Err(Fault::new(code::CONFLICT, format!("address {asked} is asked for, but is not one of {holder}"), ""))
         }
     }

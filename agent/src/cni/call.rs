@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::Fault;
 use super::result::{CniResult, Version};
 use crate::context::Context;
-use crate::network::{NetConf, NetworkConfig};
 use crate::registry::{Key, Registry};
 use crate::workloads::PodRef;
+use holdfast_ipam::network::{NetConf, NetworkConfig};
 
 /// A call of any verb but DEL.
 #[derive(Debug)]

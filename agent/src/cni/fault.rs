@@ -5,11 +5,11 @@ use holdfast_agent_api::launcher::FailureClass;
 use holdfast_net::error::ErrorClass;
 use holdfast_net::kernel::WiringError;
 
-use crate::leases::{AllocateError, LeaseError};
 use crate::netns::NetnsError;
-use crate::network::NetworkError;
 use crate::registry::{Busy, DiskError};
 use crate::workloads::NotReady;
+use holdfast_ipam::leases::{AllocateError, LeaseError};
+use holdfast_ipam::network::NetworkError;
 
 /// A call that fails.
 #[derive(Clone, Debug, PartialEq)]

@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::context::Context;
-use crate::leases::{self, Place};
 use crate::registry::{Key, Registry};
+use holdfast_ipam::leases::{self, Place};
 
 pub(crate) use fault::Fault;
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Busy, Registry};
 use crate::context::Context;
-use crate::leases;
+use holdfast_ipam::leases;
 
 /// Most attachments that one group removes.
 const GROUP: usize = 256;

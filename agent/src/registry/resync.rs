@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Outcome, Registry};
 use crate::context::Context;
-use crate::leases::{self, LeaseKind, NODE_LABEL};
 use crate::netns::NetnsId;
+use holdfast_ipam::leases::{self, LeaseKind, NODE_LABEL};
 
 /// Runs rounds until `stop`, the first one at once.
 pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: CancellationToken) {

@@ -13,10 +13,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use holdfast_agent::leases::FileStore;
-use holdfast_agent::network::Networks;
 use holdfast_agent::workloads::{PlainPods, Workloads};
 use holdfast_agent::{Agent, AgentOptions, HttpAddress};
+use holdfast_ipam::leases::FileStore;
+use holdfast_ipam::network::Networks;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;

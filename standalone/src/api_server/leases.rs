@@ -1,7 +1,7 @@
 //! Reading leases.
 
 use axum::http::StatusCode;
-use holdfast_agent::leases::{Lease, LeaseKind};
+use holdfast_ipam::leases::{Lease, LeaseKind};
 use serde_json::Value;
 
 use super::answer::{Answer, internal, json, not_found};

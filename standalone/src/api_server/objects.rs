@@ -2,9 +2,9 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use holdfast_agent::leases::{LeaseKind, is_quarantined};
 use holdfast_api::pool::Pool;
 use holdfast_api::underlay::{AddressUsage, UnderlayNetwork};
+use holdfast_ipam::leases::{LeaseKind, is_quarantined};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json as value};
 

@@ -1,6 +1,6 @@
 //! What a URL path means.
 
-use holdfast_agent::leases::LeaseKind;
+use holdfast_ipam::leases::LeaseKind;
 
 use crate::store::{Key, Kind};
 

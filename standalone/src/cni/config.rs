@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use holdfast_agent::network::PLUGIN_TYPE;
+use holdfast_ipam::network::PLUGIN_TYPE;
 use serde_json::{Map, Value, json};
 
 /// The version that a configuration without `cniVersion` is taken for; every plugin in use speaks it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_agent::leases::{LeaseKind, is_quarantined, release, sweep};
+use holdfast_ipam::leases::{LeaseKind, is_quarantined, release, sweep};
 
 use crate::host::{Host, chain};
 use crate::store::Kind;

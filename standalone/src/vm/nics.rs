@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use holdfast_agent::leases::{AllocateError, Request, allocate};
-use holdfast_agent::network::resolve;
 use holdfast_api::kubevirt::{Interface, Network, VirtualMachine, VirtualMachineInstance};
 use holdfast_api::lease::Claim;
 use holdfast_api::nad::NetworkAttachmentDefinition;
 use holdfast_api::underlay::UnderlayNetwork;
+use holdfast_ipam::leases::{AllocateError, Request, allocate};
+use holdfast_ipam::network::resolve;
 use holdfast_net::model::{IfName, MacAddr};
 use ipnetwork::IpNetwork;
 use serde::Deserialize;

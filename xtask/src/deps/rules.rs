@@ -38,13 +38,61 @@ pub const DIRECTIONS: &[Direction] = &[
         reason: "a launcher turns a VMI and its guest NICs into a domain; it knows no agent",
     },
     Direction {
-        package: "holdfast-agent",
+        package: "holdfast-ipam",
         may_use: &["holdfast-api", "holdfast-agent-api", "holdfast-net"],
-        reason: "the agent speaks to launchers by messages only",
+        reason: "addresses are taken by controllers and by agents alike, in the words of messages and model",
+    },
+    Direction {
+        package: "holdfast-agent",
+        may_use: &["holdfast-api", "holdfast-agent-api", "holdfast-ipam", "holdfast-net"],
+        reason: "the agent speaks to launchers by messages only, and knows no API server",
+    },
+    Direction {
+        package: "holdfast-kubernetes",
+        may_use: &["holdfast-api", "holdfast-ipam"],
+        reason: "what all clients of an API server share; it keeps leases as objects",
+    },
+    Direction {
+        package: "holdfast-operator",
+        may_use: &["holdfast-api", "holdfast-kubernetes"],
+        reason: "the operator writes objects, and touches no node",
+    },
+    Direction {
+        package: "holdfast-api-server",
+        may_use: &["holdfast-api", "holdfast-kubernetes"],
+        reason: "virt-api admits objects by api's functions, and reaches a node by virt-handler only",
+    },
+    Direction {
+        package: "holdfast-controllers",
+        may_use: &["holdfast-api", "holdfast-ipam", "holdfast-kubernetes", "holdfast-net"],
+        reason: "controllers turn objects into objects, and touch no node; of net they use the model",
+    },
+    Direction {
+        package: "holdfast-controller",
+        may_use: &["holdfast-api-server", "holdfast-controllers", "holdfast-operator"],
+        reason: "one program with three roles",
+    },
+    Direction {
+        package: "holdfast-node",
+        may_use: &["holdfast-agent", "holdfast-api", "holdfast-kubernetes"],
+        reason: "device plugins, labels and the CNI installation know the node, and no VM",
+    },
+    Direction {
+        package: "holdfast-handler",
+        may_use: &[
+            "holdfast-agent",
+            "holdfast-agent-api",
+            "holdfast-api",
+            "holdfast-ipam",
+            "holdfast-kubernetes",
+            "holdfast-net",
+            "holdfast-node",
+        ],
+        reason: "the handler embeds the agent, as standalone does, with the API server in the place of a folder",
     },
     Direction {
         package: "holdfast-standalone",
-        may_use: &["holdfast-agent", "holdfast-agent-api", "holdfast-api", "holdfast-net"],
+        may_use: &["holdfast-agent", "holdfast-agent-api", "holdfast-api", "holdfast-ipam", "holdfast-net"],
         reason: "standalone embeds the agent, and hands its inputs on in the types of messages and model",
     },
     Direction {
@@ -80,6 +128,8 @@ pub const FORBIDDEN: &[Forbidden] = &[
     Forbidden { package: "holdfast-net", krate: "tokio", reason: "without the feature `kernel`, net is pure" },
     Forbidden { package: "holdfast-net", krate: "kube", reason: "net knows nothing of Kubernetes" },
     Forbidden { package: "holdfast-api", krate: "tokio", reason: "api is pure" },
+    Forbidden { package: "holdfast-agent", krate: "hyper-rustls", reason: "the agent knows no API server" },
+    Forbidden { package: "holdfast-controllers", krate: "netlink-packet-route", reason: "controllers touch no node" },
     Forbidden { package: "xtask", krate: "virt", reason: "xtask installs libvirt, so it cannot need it" },
 ];
 

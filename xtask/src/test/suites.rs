@@ -23,7 +23,8 @@ pub struct Suite {
 }
 
 /// The order of packages: from what others are built on to the whole.
-const ORDER: &[&str] = &["api", "net", "agent-api", "agent", "cni-plugin", "launcher", "cli", "standalone"];
+const ORDER: &[&str] =
+    &["api", "net", "agent-api", "ipam", "agent", "cni-plugin", "launcher", "cli", "standalone", "cluster"];
 
 #[derive(Deserialize)]
 struct Metadata {

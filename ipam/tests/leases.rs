@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use holdfast_agent::leases::{
+use holdfast_api::lease::Claim;
+use holdfast_ipam::leases::{
     AllocateError, Allocation, FileStore, Lease, LeaseError, LeaseKind, LeaseStore, OpenError, Place, Request,
     allocate, bind, is_quarantined, release, sweep, unbind,
 };
-use holdfast_agent::network::{NetworkConfig, resolve};
-use holdfast_api::lease::Claim;
+use holdfast_ipam::network::{NetworkConfig, resolve};
 use serde_json::json;
 
 fn network() -> NetworkConfig {

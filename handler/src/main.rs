@@ -1,0 +1,2 @@
+//! virt-handler.
+fn main() {}

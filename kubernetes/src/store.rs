@@ -1,0 +1,1 @@
+//! IPLease and MACLease as objects of the API.

@@ -1,0 +1,1 @@
+//! TLS from mounted Secrets, read anew when they change.
