@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::client::ClusterArgs;
 use crate::duration::duration;
 
 /// Where holdfastd's folder of sockets is unless it is told otherwise.
@@ -17,19 +18,20 @@ const RUN: &str = "/run/holdfast";
 
 const EXAMPLES: &str = "\
 Examples:
-  # What runs on this host, and where it is reached
+  # Start a VM of the cluster that the kubeconfig names
+  virtctl start db1
+
+  # Log in on its serial console; leave with Ctrl+]
+  virtctl console db1
+
+  # Its screen, in a VNC viewer
+  virtctl vnc db1
+
+  # Without a cluster: what the holdfastd of this host runs, and where it is reached
   virtctl --standalone get vm,vmi -o wide
 
-  # One VM with its NICs, conditions and events
-  virtctl --standalone describe vm db1
-
-  # Log in on the serial console; leave with Ctrl+]
-  virtctl --standalone console db1
-
-  # The addresses that are taken on the underlay networks
-  virtctl --standalone get iplease,maclease
-
---standalone is also turned on by HOLDFAST_STANDALONE=1 in the environment.";
+--standalone is also turned on by HOLDFAST_STANDALONE=1 in the environment. Installed as kubectl-virt in the PATH,
+this program is `kubectl virt`.";
 
 /// Controls the virtual machines of Holdfast
 #[derive(Debug, Parser)]
@@ -56,13 +58,16 @@ pub struct Global {
     /// holdfastd's API socket, where it is not api.sock in --run
     #[arg(long, global = true, value_name = "PATH", display_order = 102)]
     pub socket: Option<PathBuf>,
-    /// Namespace of the objects
-    #[arg(short, long, global = true, default_value = "default", display_order = 103)]
-    pub namespace: String,
+    /// Namespace of the objects; that of the kubeconfig's context, or `default`, where not given
+    #[arg(short, long, global = true, display_order = 103)]
+    pub namespace: Option<String>,
     /// How long one request may take, such as 500ms, 30s or 2m
     #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     #[arg(display_order = 104)]
     pub request_timeout: Duration,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 impl Global {
@@ -75,7 +80,7 @@ impl Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show objects: vm, vmi, nad, underlaynetwork, iplease, maclease, events, configmap, secret
+    /// Show objects of this host: vm, vmi, nad, underlaynetwork, iplease, maclease, events, configmap, secret
     #[command(after_help = "\
 Examples:
   virtctl --standalone get vm
@@ -83,7 +88,7 @@ Examples:
   virtctl --standalone get vmi db1 -o yaml
   virtctl --standalone get vm/db1 vmi/db1")]
     Get(Get),
-    /// Show a VM or VMI with its NICs, volumes, conditions and events
+    /// Show a VM or VMI of this host with its NICs, volumes, conditions and events
     #[command(override_usage = "virtctl describe vm|vmi [NAME...] [flags]")]
     Describe {
         /// Kind, and names; all of the kind where none is given
@@ -103,6 +108,30 @@ Examples:
         /// The number of minutes to wait for the VMI to run
         #[arg(long, value_name = "MINUTES", default_value_t = 5)]
         timeout: u32,
+    },
+    /// Connect a VNC viewer to a VM's screen
+    #[command(override_usage = "virtctl vnc (VMI) [flags]")]
+    Vnc(Vnc),
+    /// Show what the guest agent tells of the guest's operating system
+    #[command(name = "guestosinfo", override_usage = "virtctl guestosinfo (VMI) [flags]")]
+    GuestOsInfo {
+        /// The VMI
+        #[arg(value_name = "VMI")]
+        name: Vec<String>,
+    },
+    /// Show who is logged in to the guest
+    #[command(name = "userlist", override_usage = "virtctl userlist (VMI) [flags]")]
+    UserList {
+        /// The VMI
+        #[arg(value_name = "VMI")]
+        name: Vec<String>,
+    },
+    /// Show the guest's file systems
+    #[command(name = "fslist", override_usage = "virtctl fslist (VMI) [flags]")]
+    FsList {
+        /// The VMI
+        #[arg(value_name = "VMI")]
+        name: Vec<String>,
     },
     /// Start a virtual machine
     #[command(override_usage = "virtctl start (VM) [flags]")]
@@ -143,10 +172,10 @@ Examples:
         #[arg(value_name = "VMI")]
         name: Vec<String>,
     },
-    /// Delete objects, with their documents in holdfastd's folder of manifests
+    /// Delete objects of this host, with their documents in holdfastd's folder of manifests
     #[command(override_usage = "virtctl delete KIND NAME... [flags]\n       virtctl delete KIND/NAME... [flags]")]
     Delete(Delete),
-    /// Show the versions of virtctl and of holdfastd
+    /// Show the versions of virtctl and of what it speaks to
     #[command(override_usage = "virtctl version [flags]")]
     Version {
         /// That of virtctl only
@@ -231,6 +260,34 @@ pub struct Pause {
     /// `--dry-run`
     #[command(flatten)]
     pub dry_run: DryRun,
+}
+
+/// What `vnc` takes.
+#[derive(Debug, Args)]
+pub struct Vnc {
+    /// The VMI
+    #[arg(value_name = "VMI")]
+    pub name: Vec<String>,
+    /// Address to listen on for the viewer
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub address: std::net::IpAddr,
+    /// Port to listen on; any that is free where it is 0
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub port: u16,
+    /// Listen, print the port as JSON, and leave the viewer to you
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    #[arg(default_value_t = false, default_missing_value = "true", hide_default_value = true)]
+    pub proxy_only: bool,
+    /// Be refused where another viewer is connected, instead of taking its place
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    #[arg(default_value_t = false, default_missing_value = "true", hide_default_value = true)]
+    pub preserve_session: bool,
+    /// Kind of the viewer: tiger, remote-viewer or tight; the first that is installed where not given
+    #[arg(long, value_name = "KIND")]
+    pub vnc_type: Option<String>,
+    /// Path of the viewer
+    #[arg(long, value_name = "PATH")]
+    pub vnc_path: Option<PathBuf>,
 }
 
 /// What `delete` takes.

@@ -200,10 +200,13 @@ mod tests {
 
     #[test]
     fn our_kinds_are_as_their_crds_say() {
+        // holdfastd has no more kinds; those of a cluster alone are kubectl's to show.
+        let mut compared = 0;
         for crd in crds() {
             let names = &crd.spec.names;
             let version = crd.spec.versions.iter().find(|version| version.storage).unwrap();
-            let kind = one(&names.plural).unwrap();
+            let Ok(kind) = one(&names.plural) else { continue };
+            compared += 1;
             assert_eq!((kind.group, kind.version), (crd.spec.group.as_str(), version.name.as_str()));
             assert_eq!((kind.singular, kind.namespaced), (&*names.kind.to_lowercase(), crd.spec.scope == "Namespaced"));
             assert_eq!(kind.short, names.short_names.clone().unwrap_or_default());
@@ -215,6 +218,7 @@ mod tests {
             let shown = kind.columns.iter().map(|c| (c.name, c.wide, c.cell == Cell::Age, c.path));
             assert_eq!(shown.collect::<Vec<_>>(), declared, "{}", names.kind);
         }
+        assert_eq!(compared, 5);
     }
 
     #[test]

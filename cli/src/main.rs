@@ -1,7 +1,7 @@
 //! virtctl: the command line of Holdfast.
 //!
-//! It speaks to the holdfastd of this host. The way of a command: [`args`] says what there is, one module for each
-//! command does it by [`client`], and what goes wrong is one line on standard error and exit code 1, as with
+//! It speaks to the API server of a cluster, or with `--standalone` to the holdfastd of this host. The way of a
+//! command: [`args`] says what there is, one module for each command does it by [`client`], and what goes wrong is one line on standard error and exit code 1, as with
 //! upstream's virtctl.
 
 mod age;
@@ -13,6 +13,7 @@ mod delete;
 mod describe;
 mod duration;
 mod get;
+mod guest;
 mod json_path;
 mod kinds;
 mod lifecycle;
@@ -21,15 +22,16 @@ mod table;
 mod target;
 mod usage;
 mod version;
+mod vnc;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command, Global};
-use client::Client;
+use client::{Client, Cluster, Holdfastd, Server};
 use lifecycle::Api;
 
 /// Variable of the environment that stands for `--standalone`.
@@ -73,12 +75,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         _ => {}
     }
-    if !is_standalone(&cli.global) {
-        bail!(
-            "This virtctl speaks to the holdfastd of this host only: say `virtctl --standalone ...`, or set \
-             {STANDALONE}=1 in the environment"
-        );
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("failed to start the runtime")?;
     let done = runtime.block_on(command(cli));
@@ -91,15 +87,40 @@ fn is_standalone(global: &Global) -> bool {
     global.standalone || std::env::var_os(STANDALONE).is_some_and(|value| value == "1" || value == "true")
 }
 
+/// Who answers, and the namespace to ask for.
+async fn server(global: &Global) -> Result<(Server, String)> {
+    let (server, default) = if is_standalone(global) {
+        (Server::Holdfastd(Holdfastd::new(global.socket())), "default".to_owned())
+    } else {
+        let cluster = Cluster::new(&global.cluster).await.map_err(|error| anyhow!(error.text()))?;
+        let namespace = cluster.namespace().to_owned();
+        (Server::Cluster(cluster), namespace)
+    };
+    Ok((server, global.namespace.clone().unwrap_or(default)))
+}
+
 async fn command(cli: Cli) -> Result<ExitCode> {
-    let client = Client::new(cli.global.socket(), cli.global.request_timeout);
-    let namespace = cli.global.namespace.as_str();
+    if let (Command::Get(_) | Command::Describe { .. } | Command::Delete(_), false) =
+        (&cli.command, is_standalone(&cli.global))
+    {
+        bail!(
+            "get, describe and delete are for the holdfastd of this host: say `virtctl --standalone ...`, or set \
+             {STANDALONE}=1 in the environment. On a cluster, kubectl has them"
+        );
+    }
+    let (server, namespace) = server(&cli.global).await?;
+    let client = Client::new(server, cli.global.request_timeout);
+    let namespace = namespace.as_str();
     let api = Api { client: &client, namespace };
     match &cli.command {
         Command::Get(arguments) => return get::get(&client, namespace, arguments).await,
         Command::Describe { target } => return describe::describe(&client, namespace, target).await,
         Command::Console { name, timeout } => return console::console(&client, namespace, name, *timeout).await,
         Command::Delete(arguments) => return delete::delete(&client, namespace, arguments).await,
+        Command::Vnc(arguments) => return vnc::vnc(&client, namespace, arguments).await,
+        Command::GuestOsInfo { name } => guest::os_info(&client, namespace, name).await?,
+        Command::UserList { name } => guest::users(&client, namespace, name).await?,
+        Command::FsList { name } => guest::file_systems(&client, namespace, name).await?,
         Command::Start { name, paused, dry_run } => api.start(name, *paused, dry_run).await?,
         Command::Stop(arguments) => api.stop(arguments).await?,
         Command::Restart(arguments) => api.restart(arguments).await?,
@@ -107,7 +128,7 @@ async fn command(cli: Cli) -> Result<ExitCode> {
         Command::Unpause(arguments) => api.unpause(arguments).await?,
         Command::SoftReboot { name } => api.soft_reboot(name).await?,
         Command::Reset { name } => api.reset(name).await?,
-        Command::Version { .. } => version::server(&client).await?,
+        Command::Version { .. } => version::server(&client, is_standalone(&cli.global)).await?,
         // Done before there was a client.
         Command::Completion { .. } => {}
     }

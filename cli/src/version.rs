@@ -1,4 +1,4 @@
-//! `version`: what virtctl is, and what holdfastd says that it is, in the form that scripts expect of upstream's.
+//! `version`: what virtctl is, and what the server says that it is, in the form that scripts expect of upstream's.
 
 use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
@@ -24,9 +24,10 @@ fn architecture() -> &'static str {
     }
 }
 
-/// Prints holdfastd's version.
-pub async fn server(holdfastd: &Client) -> Result<()> {
-    let version = holdfastd.get("/version").await.map_err(|error| anyhow!(error.text()))?;
+/// Prints the server's version: holdfastd's, or that of the cluster's virt-api.
+pub async fn server(client: &Client, standalone: bool) -> Result<()> {
+    let path = if standalone { "/version" } else { "/apis/subresources.kubevirt.io/v1/version" };
+    let version = client.get(path).await.map_err(|error| anyhow!(error.text()))?;
     Ok(print(&format!("Server Version: {}\n", info(&version)))?)
 }
 

@@ -11,13 +11,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::io::split;
 use tokio::time::{Instant, sleep};
 
 use crate::args::exactly;
-use crate::client::{CallError, Client};
+use crate::client::{CallError, Client, Stream};
 use crate::lifecycle::subresource;
 use pipe::{Input, receive, send};
 use terminal::{Raw, Signals};
@@ -77,7 +74,7 @@ fn interactive_output() -> bool {
 }
 
 /// Opens the console, and tries again while the VMI is there and does not run yet.
-async fn connect(client: &Client, path: &str, wait: Duration) -> Result<TokioIo<Upgraded>> {
+async fn connect(client: &Client, path: &str, wait: Duration) -> Result<Stream> {
     let deadline = Instant::now() + wait;
     let mut told = false;
     loop {
@@ -101,10 +98,9 @@ async fn connect(client: &Client, path: &str, wait: Duration) -> Result<TokioIo<
     }
 }
 
-async fn attach(stream: TokioIo<Upgraded>, interactive: bool, signals: &mut Signals) -> Result<End> {
-    let (from_guest, to_guest) = split(stream);
-    let mut down = Box::pin(receive(from_guest));
-    let mut up = Box::pin(send(to_guest, interactive));
+async fn attach(stream: Stream, interactive: bool, signals: &mut Signals) -> Result<End> {
+    let mut down = Box::pin(receive(stream.reader));
+    let mut up = Box::pin(send(stream.writer, interactive));
     let end = tokio::select! {
         received = &mut down => {
             received?;

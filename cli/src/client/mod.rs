@@ -1,4 +1,8 @@
-//! Requests to holdfastd: HTTP/1.1 over its unix socket, one connection each, each with a deadline.
+//! Requests to who answers for the VMs: the API server of a cluster, or the holdfastd of this host. Both speak the
+//! same API; each request has a deadline.
+
+mod cluster;
+mod unix;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -6,14 +10,15 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE, WARNING};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::body::Bytes;
+use hyper::header::WARNING;
+use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+
+pub use cluster::{Cluster, ClusterArgs};
+pub use unix::Holdfastd;
 
 /// The protocol of raw streams.
 const STREAM: &str = "plain.kubevirt.io";
@@ -32,17 +37,28 @@ pub enum CallError {
     /// The socket is there and cannot be used.
     #[error("failed to connect to holdfastd on `{0}`")]
     Connect(PathBuf, #[source] io::Error),
+    /// No kubeconfig, or one that cannot be used.
+    #[error(
+        "failed to read a kubeconfig (--kubeconfig, KUBECONFIG or ~/.kube/config); for the VMs of this host, say `virtctl --standalone`"
+    )]
+    Kubeconfig(#[source] Box<kube::config::KubeconfigError>),
+    /// The API server cannot be reached, or the client's credentials cannot be used.
+    #[error("failed to reach {0}")]
+    Cluster(String, #[source] Box<kube::Error>),
+    /// The stream that was opened is not what was asked for.
+    #[error("failed to open a stream to {0}: its answer is no websocket of {STREAM}")]
+    NoStream(String),
     /// No answer in time.
-    #[error("failed to get an answer from holdfastd on `{0}` within {1:?} (--request-timeout)")]
-    Deadline(PathBuf, Duration),
+    #[error("failed to get an answer from {0} within {1:?} (--request-timeout)")]
+    Deadline(String, Duration),
     /// The connection broke, or what came is not HTTP.
-    #[error("failed to speak HTTP with holdfastd on `{0}`")]
-    Http(PathBuf, #[source] hyper::Error),
+    #[error("failed to speak HTTP with {0}")]
+    Http(String, #[source] hyper::Error),
     /// The path cannot be part of a request.
-    #[error("failed to ask holdfastd for `{0}`: a name or namespace has characters that none can have")]
+    #[error("failed to ask for `{0}`: a name or namespace has characters that none can have")]
     Path(String, #[source] hyper::http::Error),
     /// An answer that is not what the API promises.
-    #[error("failed to understand the answer of holdfastd to `{0}`")]
+    #[error("failed to understand the answer to `{0}`")]
     Body(String, #[source] serde_json::Error),
     /// The request was refused.
     #[error("{message}")]
@@ -83,103 +99,96 @@ impl CallError {
     }
 }
 
-/// A holdfastd.
+/// A raw stream, both ways.
+pub struct Stream {
+    /// What comes.
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+    /// What goes.
+    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+/// What came back for a request.
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Bytes,
+}
+
+/// Who answers.
+pub enum Server {
+    /// The API server of a cluster.
+    Cluster(Cluster),
+    /// The holdfastd of this host.
+    Holdfastd(Holdfastd),
+}
+
+/// A client of who answers.
 pub struct Client {
-    socket: PathBuf,
+    server: Server,
     deadline: Duration,
     warned: RefCell<BTreeSet<String>>,
 }
 
 impl Client {
-    /// The one that listens on `socket`.
-    pub fn new(socket: PathBuf, deadline: Duration) -> Self {
-        Self { socket, deadline, warned: RefCell::default() }
+    /// Asks `server`, and waits for each answer up to `deadline`.
+    pub fn new(server: Server, deadline: Duration) -> Self {
+        Self { server, deadline, warned: RefCell::default() }
     }
 
     /// Reads what is at a path.
     pub async fn get(&self, path: &str) -> Result<Value, CallError> {
-        let body = self.bounded(self.call(Method::GET, path, None)).await?;
+        let body = self.call(Method::GET, path, None).await?;
         serde_json::from_slice(&body).map_err(|error| CallError::Body(path.to_owned(), error))
     }
 
     /// Sends a body to a path; the answer's body is of no interest.
     pub async fn put(&self, path: &str, body: &Value) -> Result<(), CallError> {
-        self.bounded(self.call(Method::PUT, path, Some(body))).await.map(drop)
+        self.call(Method::PUT, path, Some(body)).await.map(drop)
     }
 
     /// Deletes what is at a path.
     pub async fn delete(&self, path: &str) -> Result<(), CallError> {
-        self.bounded(self.call(Method::DELETE, path, None)).await.map(drop)
+        self.call(Method::DELETE, path, None).await.map(drop)
     }
 
     /// Opens a raw stream.
-    pub async fn stream(&self, path: &str) -> Result<TokioIo<hyper::upgrade::Upgraded>, CallError> {
+    pub async fn stream(&self, path: &str) -> Result<Stream, CallError> {
         self.bounded(async {
-            let request = Request::get(path).header(CONNECTION, "Upgrade").header(UPGRADE, STREAM);
-            let response = self.send(path, request, Bytes::new()).await?;
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                return Err(refusal(response.status(), &self.collect(response).await?));
+            match &self.server {
+                Server::Cluster(cluster) => cluster.stream(path).await,
+                Server::Holdfastd(holdfastd) => holdfastd.stream(path).await,
             }
-            let upgraded = hyper::upgrade::on(response).await;
-            upgraded.map(TokioIo::new).map_err(|error| CallError::Http(self.socket.clone(), error))
         })
         .await
     }
 
-    async fn bounded<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-        let expired = |_| CallError::Deadline(self.socket.clone(), self.deadline);
-        timeout(self.deadline, call).await.map_err(expired)?
-    }
-
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, CallError> {
-        let mut request = Request::builder().method(method).uri(path);
-        let mut content = Bytes::new();
-        if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, "application/json");
-            content = body.to_string().into();
-        }
-        let response = self.send(path, request, content).await?;
-        let status = response.status();
-        let body = self.collect(response).await?;
-        if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
+        let answer = self
+            .bounded(async {
+                match &self.server {
+                    Server::Cluster(cluster) => cluster.call(method, path, body).await,
+                    Server::Holdfastd(holdfastd) => holdfastd.call(method, path, body).await,
+                }
+            })
+            .await?;
+        self.show_warnings(&answer.headers);
+        if answer.status.is_success() { Ok(answer.body) } else { Err(refusal(answer.status, &answer.body)) }
     }
 
-    async fn send(
-        &self,
-        path: &str,
-        request: hyper::http::request::Builder,
-        body: Bytes,
-    ) -> Result<Response<Incoming>, CallError> {
-        let http = |error| CallError::Http(self.socket.clone(), error);
-        let request = request.header(HOST, "localhost").body(Full::new(body));
-        let request = request.map_err(|error| CallError::Path(path.to_owned(), error))?;
-        let stream = self.connect().await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-        // It ends with the answer; what goes wrong with it, the request tells.
-        tokio::spawn(connection.with_upgrades());
-        let response = sender.send_request(request).await.map_err(http)?;
-        self.show_warnings(&response);
-        Ok(response)
-    }
-
-    async fn connect(&self) -> Result<UnixStream, CallError> {
-        let stream = UnixStream::connect(&self.socket).await;
-        stream.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => CallError::Down(self.socket.clone(), error),
-            io::ErrorKind::PermissionDenied => CallError::Denied(self.socket.clone(), error),
-            _ => CallError::Connect(self.socket.clone(), error),
-        })
-    }
-
-    async fn collect(&self, response: Response<Incoming>) -> Result<Bytes, CallError> {
-        let body = response.into_body().collect().await;
-        Ok(body.map_err(|error| CallError::Http(self.socket.clone(), error))?.to_bytes())
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        let place = || match &self.server {
+            Server::Cluster(cluster) => cluster.place(),
+            Server::Holdfastd(holdfastd) => holdfastd.place(),
+        };
+        timeout(self.deadline, call).await.map_err(|_| CallError::Deadline(place(), self.deadline))?
     }
 
     /// Prints the answer's warnings, each once.
-    fn show_warnings(&self, response: &Response<Incoming>) {
-        for header in response.headers().get_all(WARNING) {
+    fn show_warnings(&self, headers: &HeaderMap) {
+        for header in headers.get_all(WARNING) {
             let text = header.to_str().ok().and_then(warning);
             if let Some(text) = text.filter(|text| self.warned.borrow_mut().insert(text.clone())) {
                 eprintln!("Warning: {text}");
