@@ -1,1 +1,0 @@
-//! TLS from mounted Secrets, read anew when they change.
