@@ -13,13 +13,14 @@ use kube::core::{CustomResourceExt, Resource};
 use schemars::JsonSchema;
 use serde_json::json;
 
-use crate::kubevirt::{VirtualMachine, VirtualMachineInstance};
+use crate::kubevirt::{KubeVirt, VirtualMachine, VirtualMachineInstance};
 use crate::lease::{IPLease, MACLease};
 use crate::underlay::UnderlayNetwork;
 
 /// All CRDs that Holdfast installs.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
+        with_v1alpha3(crd::<KubeVirt>()),
         with_v1alpha3(crd::<VirtualMachine>()),
         // Upstream's instances have no status subresource: their status is written with the rest.
         with_v1alpha3(without_status_subresource(crd::<VirtualMachineInstance>())),

@@ -29,10 +29,12 @@ pub(super) fn default_cpu(spec: &mut VirtualMachineInstanceSpec, config: &Cluste
     cpu.model.get_or_insert_with(|| model.to_owned());
     if cpu.max_sockets.is_none()
         && !arm
+        && config.live_update
         && let Some(sockets) = cpu.sockets
     {
-        let per_socket = cpu.cores.unwrap_or(1).max(1) * cpu.threads.unwrap_or(1).max(1);
-        let wanted = sockets.saturating_mul(i64::from(config.max_hotplug_ratio));
+        let per_socket = cpu.cores.unwrap_or(1).max(1).saturating_mul(cpu.threads.unwrap_or(1).max(1));
+        let by_ratio = sockets.saturating_mul(i64::from(config.max_hotplug_ratio));
+        let wanted = config.max_sockets.map_or(by_ratio, i64::from);
         let fitting = MAX_VCPUS / per_socket.max(1);
         cpu.max_sockets = Some(wanted.min(fitting).max(sockets));
     }
@@ -54,7 +56,7 @@ pub(super) fn default_memory(spec: &mut VirtualMachineInstanceSpec, config: &Clu
     {
         spec.domain.memory.get_or_insert_default().guest = Some(implied);
     }
-    if !can_grow(spec) {
+    if !config.live_update || !can_grow(spec) {
         return;
     }
     let Some(memory) = &mut spec.domain.memory else {
@@ -65,9 +67,8 @@ pub(super) fn default_memory(spec: &mut VirtualMachineInstanceSpec, config: &Clu
     };
     let bytes = guest.value();
     if memory.max_guest.is_none() && bytes >= MIN_GROWING_MEMORY && bytes % GROWTH_UNIT == 0 {
-        let ratio = i64::from(config.max_hotplug_ratio);
-        let most = quantity::Parsed::bytes(bytes).times(ratio);
-        memory.max_guest = Some(most.canonical());
+        let by_ratio = || quantity::Parsed::bytes(bytes).times(i64::from(config.max_hotplug_ratio)).canonical();
+        memory.max_guest = Some(config.max_guest.clone().unwrap_or_else(by_ratio));
     }
 }
 

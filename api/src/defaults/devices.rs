@@ -1,8 +1,9 @@
 //! Disks, NICs, watchdog, images and probes that a VMI leaves out or half says.
 
 use super::is_arm;
+use crate::config::ClusterConfig;
 use crate::kubevirt::{
-    Disk, DiskTarget, I6300ESBWatchdog, Interface, InterfaceBridge, Network, PodNetwork, Probe,
+    Disk, DiskTarget, I6300ESBWatchdog, Interface, InterfaceBridge, InterfaceMasquerade, Network, PodNetwork, Probe,
     VirtualMachineInstanceSpec,
 };
 
@@ -11,8 +12,8 @@ const DEFAULT_NETWORK: &str = "default";
 
 /// A volume that no disk or filesystem shows gets a disk; disks get a bus; a VMI without NICs
 /// gets one on the pod network, unless it says no.
-pub(super) fn default_devices(spec: &mut VirtualMachineInstanceSpec) {
-    default_interface(spec);
+pub(super) fn default_devices(spec: &mut VirtualMachineInstanceSpec, config: &ClusterConfig) {
+    default_interface(spec, config);
     add_disks(spec);
     let (disk_bus, removable_bus) = if is_arm(spec) { ("virtio", "scsi") } else { ("sata", "sata") };
     let devices = &mut spec.domain.devices;
@@ -30,14 +31,16 @@ pub(super) fn default_devices(spec: &mut VirtualMachineInstanceSpec) {
     }
 }
 
-fn default_interface(spec: &mut VirtualMachineInstanceSpec) {
+fn default_interface(spec: &mut VirtualMachineInstanceSpec, config: &ClusterConfig) {
     let devices = &mut spec.domain.devices;
     if devices.autoattach_pod_interface == Some(false) || !devices.interfaces.is_empty() || !spec.networks.is_empty() {
         return;
     }
+    let masquerade = config.default_interface == "masquerade";
     devices.interfaces.push(Interface {
         name: DEFAULT_NETWORK.to_owned(),
-        bridge: Some(InterfaceBridge {}),
+        bridge: (!masquerade).then_some(InterfaceBridge {}),
+        masquerade: masquerade.then_some(InterfaceMasquerade {}),
         ..Interface::default()
     });
     spec.networks.push(Network {

@@ -93,7 +93,7 @@ fn default_vmi_spec(spec: &mut VirtualMachineInstanceSpec, config: &ClusterConfi
         });
     }
     spec.domain.resources.get_or_insert_with(ResourceRequirements::default);
-    devices::default_devices(spec);
+    devices::default_devices(spec, config);
     devices::default_volumes(spec);
     devices::default_probes(spec);
     if spec.eviction_strategy.is_none() {
@@ -136,12 +136,8 @@ fn default_architecture(spec: &mut VirtualMachineInstanceSpec, config: &ClusterC
 }
 
 fn default_machine(spec: &mut VirtualMachineInstanceSpec, config: &ClusterConfig) {
-    let machine = match spec.architecture.as_deref() {
-        Some("arm64") => "virt",
-        Some("s390x") => "s390-ccw-virtio",
-        _ => config.machine_type.as_str(),
-    };
-    spec.domain.machine.get_or_insert_with(Machine::default).r#type.get_or_insert_with(|| machine.to_owned());
+    let machine = &config.machines(spec.architecture.as_deref().unwrap_or_default()).default;
+    spec.domain.machine.get_or_insert_with(Machine::default).r#type.get_or_insert_with(|| machine.clone());
 }
 
 fn is_arm(spec: &VirtualMachineInstanceSpec) -> bool {

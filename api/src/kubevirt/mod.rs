@@ -1,4 +1,4 @@
-//! kubevirt.io/v1: VirtualMachine and VirtualMachineInstance, as KubeVirt 1.9 has them.
+//! The API groups of kubevirt.io, as KubeVirt 1.9 has them.
 //!
 //! Names, types, optional fields and list semantics are those of the upstream API;
 //! `tests/schema.rs` holds them against it. Values that upstream keeps as free strings are strings
@@ -8,12 +8,14 @@
 mod access;
 mod clock;
 mod compute;
+mod configuration;
 mod data_volume;
 mod device;
 mod disk;
 mod domain;
 mod features;
 mod firmware;
+mod installation;
 mod migration_status;
 mod network;
 mod probe;
@@ -27,12 +29,14 @@ mod volume;
 pub use access::*;
 pub use clock::*;
 pub use compute::*;
+pub use configuration::*;
 pub use data_volume::*;
 pub use device::*;
 pub use disk::*;
 pub use domain::*;
 pub use features::*;
 pub use firmware::*;
+pub use installation::*;
 pub use migration_status::*;
 pub use network::*;
 pub use probe::*;

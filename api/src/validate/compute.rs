@@ -79,12 +79,9 @@ fn machine(context: &Context, causes: &mut Causes) {
     let Some(machine) = context.spec.domain.machine.as_ref().and_then(|machine| machine.r#type.as_deref()) else {
         return;
     };
-    let allowed = match context.spec.architecture.as_deref() {
-        Some("arm64") => vec!["virt*"],
-        Some("s390x") => vec!["s390-ccw-virtio*"],
-        _ => context.config.emulated_machines.iter().map(String::as_str).collect(),
-    };
-    let matches = |pattern: &&str| match pattern.strip_suffix('*') {
+    let architecture = context.spec.architecture.as_deref().unwrap_or_default();
+    let allowed = &context.config.machines(architecture).allowed;
+    let matches = |pattern: &String| match pattern.strip_suffix('*') {
         Some(prefix) => machine.starts_with(prefix),
         None => machine == *pattern,
     };

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::names::{is_pci_address, is_port_name, mac_length};
 use super::{Causes, Context, Rule};
-use crate::kubevirt::{Interface, Port};
+use crate::kubevirt::{Interface, Network, Port};
 
 /// Rules that hold at creation and not for what exists already.
 pub(super) const DISCONTINUED_RULES: &[Rule] = &[discontinued_bindings];
@@ -13,6 +13,7 @@ pub(super) const DISCONTINUED_RULES: &[Rule] = &[discontinued_bindings];
 pub(super) const RULES: &[Rule] = &[
     binding,
     masquerade_on_pod_network,
+    bridge_on_pod_network,
     one_network_each,
     unique_networks,
     network_for_each,
@@ -81,6 +82,19 @@ fn masquerade_on_pod_network(context: &Context, causes: &mut Causes) {
         if interface.mac_address.as_deref().is_some_and(|mac| mac.replace('-', ":") == GATEWAY_MAC) {
             let message = "The requested MAC address is reserved for the in-pod bridge. Please choose another one.";
             causes.invalid(format!("{at}.macAddress"), message);
+        }
+    });
+}
+
+fn bridge_on_pod_network(context: &Context, causes: &mut Causes) {
+    if context.config.bridge_on_pod_network {
+        return;
+    }
+    each(context, |at, interface| {
+        let on_pod = |network: &Network| network.name == interface.name && network.pod.is_some();
+        if interface.bridge.is_some() && context.spec.networks.iter().any(on_pod) {
+            let message = "Bridge on pod network configuration is not enabled under kubevirt-config";
+            causes.invalid(format!("{at}.name"), message);
         }
     });
 }
