@@ -4,6 +4,7 @@
 //! allocates for a VM; it takes what stands here.
 
 use holdfast_api::lease::Claim;
+use holdfast_ipam::nic::NicLease;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
 use ipnetwork::IpNetwork;
 
@@ -33,6 +34,18 @@ pub struct VmNic {
     /// gets none of them, and an Ethernet address of its own, so that nothing speaks for the guest before it
     /// runs. Where it does not, the pod's interface carries both.
     pub vm_owned: bool,
+}
+
+impl From<&NicLease> for VmNic {
+    fn from(lease: &NicLease) -> Self {
+        Self {
+            claim: lease.claim.clone(),
+            mac: lease.mac,
+            addresses: lease.addresses.clone(),
+            delivery: Some(lease.delivery.clone()),
+            vm_owned: lease.vm_owned,
+        }
+    }
 }
 
 /// Who runs on this node.

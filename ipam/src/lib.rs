@@ -1,7 +1,9 @@
 //! Networks and the addresses on them: what a network is on a node, and who holds which address.
 //!
 //! [`network`] makes one network of a CNI configuration and the UnderlayNetwork that it names (pure); [`leases`]
-//! takes, binds and releases addresses in a store of leases, whichever that is.
+//! takes, binds and releases addresses in a store of leases, whichever that is; [`nic`] reads from a VMI which NICs ask
+//! for which.
 
 pub mod leases;
 pub mod network;
+pub mod nic;

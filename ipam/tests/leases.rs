@@ -14,10 +14,10 @@ use holdfast_ipam::leases::{
     AllocateError, Allocation, FileStore, Lease, LeaseError, LeaseKind, LeaseStore, OpenError, Place, Request,
     allocate, bind, is_quarantined, release, sweep, unbind,
 };
-use holdfast_ipam::network::{NetworkConfig, resolve};
+use holdfast_ipam::network::{Addressing, resolve};
 use serde_json::json;
 
-fn network() -> NetworkConfig {
+fn network() -> Addressing {
     let config = json!({
         "cniVersion": "1.1.0", "name": "lab", "type": "holdfast", "backend": "linux-bridge", "bridge": "br0",
         "subnets": [
@@ -25,7 +25,7 @@ fn network() -> NetworkConfig {
              "exclude": ["192.0.2.200/32"]},
             {"cidr": "2001:db8::/64"}],
     });
-    resolve(&config, None, &BTreeMap::new()).unwrap()
+    resolve(&config, None, &BTreeMap::new()).unwrap().addressing
 }
 
 fn claim(name: &str) -> Claim {

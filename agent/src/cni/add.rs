@@ -63,7 +63,7 @@ async fn netns(context: &Context, target: &Target) -> Result<NetnsId, Fault> {
 /// The record of an ADD that has begun before: where the runtime knows nothing of it, it goes on.
 fn resume(entry: Entry, netns: &NetnsId, call: &Call) -> Result<Record, Fault> {
     let Entry { record, answered, .. } = entry;
-    let same = record.netns == *netns && record.network == call.network.name;
+    let same = record.netns == *netns && record.network == call.network.addressing.name;
     if answered || !same {
         let msg =
             format!("interface `{}` of container `{}` exists already", record.key.ifname, record.key.container_id);
@@ -102,19 +102,19 @@ async fn prepare(
             let labels = [(NODE_LABEL, context.options.node.as_str())];
             let (mac, ips) = (call.conf.runtime.mac, &call.conf.runtime.ips);
             let allocated =
-                allocate(&*context.leases, &Request { network, claim: &claim, mac, ips, labels: &labels }).await?;
+                allocate(&*context.leases, &Request { network: &network.addressing, claim: &claim, mac, ips, labels: &labels }).await?;
             (allocated.mac, allocated.addresses, true)
         }
     };
     let vm_owned = nic.as_ref().is_some_and(|nic| nic.vm_owned);
     let mac = if vm_owned { silent_mac(mac)? } else { mac };
     let routes = if vm_owned { Vec::new() } else { pod_routes(network, &addresses) };
-    let owner = format!("{}/{}/{}", target.pod.namespace, target.pod.name, network.name);
+    let owner = format!("{}/{}/{}", target.pod.namespace, target.pod.name, network.addressing.name);
     let record = Record {
         result: result(target, network, mac, mtu, &addresses, &routes),
         key: target.key.clone(),
-        network: network.name.clone(),
-        segment: network.segment.clone(),
+        network: network.addressing.name.clone(),
+        segment: network.addressing.segment.clone(),
         pod: target.pod.name.clone(),
         netns,
         claim: Some(claim),
@@ -180,13 +180,13 @@ fn mtu(network: &NetworkConfig) -> Result<u32, Fault> {
             let parsed: Option<IfName> = name.parse().ok();
             let mtu = parsed.as_ref().map(of).transpose()?.flatten();
             Some(mtu.ok_or_else(|| {
-                Fault::new(code::NODE, format!("uplink `{name}` of network `{}` is not on this node", network.name), "")
+                Fault::new(code::NODE, format!("uplink `{name}` of network `{}` is not on this node", network.addressing.name), "")
             })?)
         }
     };
     match (network.mtu, uplink) {
         (Some(mtu), Some(most)) if mtu > most => {
-            let msg = format!("`mtu` of network `{}` is {mtu}, but its uplink carries {most}", network.name);
+            let msg = format!("`mtu` of network `{}` is {mtu}, but its uplink carries {most}", network.addressing.name);
             Err(Fault::new(code::CONFIG, msg, "lower `mtu`, or raise that of the uplink"))
         }
         (Some(mtu), _) | (None, Some(mtu)) => Ok(mtu),
@@ -202,7 +202,7 @@ fn mtu(network: &NetworkConfig) -> Result<u32, Fault> {
 
 /// Routes of a plain pod: what its subnets say, and the default ones where this is its main network.
 fn pod_routes(network: &NetworkConfig, addresses: &[IpNetwork]) -> Vec<StaticRoute> {
-    let subnets: Vec<_> = addresses.iter().filter_map(|address| network.subnet_of(address.ip())).collect();
+    let subnets: Vec<_> = addresses.iter().filter_map(|address| network.addressing.subnet_of(address.ip())).collect();
     let mut all: Vec<_> = subnets.iter().flat_map(|subnet| routes(subnet)).collect();
     if network.default_route {
         all.extend(subnets.iter().filter_map(|subnet| {
@@ -238,8 +238,8 @@ fn result(
         sandbox: target.netns.display().to_string(),
         ..Interface::default()
     };
-    let gateway = |address: &IpNetwork| network.subnet_of(address.ip()).and_then(|subnet| subnet.gateway);
-    let delivery = network.delivery(addresses);
+    let gateway = |address: &IpNetwork| network.addressing.subnet_of(address.ip()).and_then(|subnet| subnet.gateway);
+    let delivery = network.addressing.delivery(addresses);
     CniResult {
         interfaces: vec![host, pod],
         ips: addresses

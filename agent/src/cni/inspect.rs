@@ -76,7 +76,7 @@ pub(super) async fn gc(registry: &Registry, call: &Call) -> Result<Done, Fault> 
     for entry in registry.entries() {
         let record = entry.record;
         let Key { container_id, ifname } = &record.key;
-        if record.network != call.network.name || valid.contains(&(container_id.clone(), ifname.to_string())) {
+        if record.network != call.network.addressing.name || valid.contains(&(container_id.clone(), ifname.to_string())) {
             continue;
         }
         let hold = registry.hold(&record.key, &record.attachment.id).await?;

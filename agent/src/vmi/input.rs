@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use holdfast_api::kubevirt::VirtualMachineInstance;
+use holdfast_ipam::nic::Nic;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
 
 /// A VMI that has a sandbox on this node, as it shall be.
@@ -46,6 +47,18 @@ pub struct NicInput {
     pub mac: Option<MacAddr>,
     /// What the network delivers to the guest; none where the pod interface's own addresses are the guest's.
     pub delivery: Option<Delivery>,
+}
+
+impl From<&Nic> for NicInput {
+    fn from(nic: &Nic) -> Self {
+        Self {
+            interface: nic.interface.clone(),
+            network: nic.network.clone(),
+            pod_interface: nic.ifname.clone(),
+            mac: nic.lease.as_ref().map(|lease| lease.mac),
+            delivery: nic.lease.as_ref().filter(|lease| lease.vm_owned).map(|lease| lease.delivery.clone()),
+        }
+    }
 }
 
 /// Whether a VMI shall run.

@@ -19,13 +19,13 @@ use ipnetwork::IpNetwork;
 use super::quarantine::{is_quarantined, quarantined, restored};
 use super::status::write_status;
 use super::{Lease, LeaseError, LeaseKind, LeaseStore};
-use crate::network::NetworkConfig;
+use crate::network::Addressing;
 
 /// What a claim asks for.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// On which network.
-    pub network: &'a NetworkConfig,
+    pub network: &'a Addressing,
     /// For whom.
     pub claim: &'a Claim,
     /// This Ethernet address, or any.

@@ -6,6 +6,7 @@
 mod check;
 mod conf;
 mod folder;
+mod list;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 pub use conf::{BridgeGatewayConf, NetConf, RuntimeConfig};
 pub use folder::{FolderError, read_folder};
+pub use list::{ConfigError, NetworkList};
 
 /// The UnderlayNetworks by name, as they are now.
 pub type Networks = watch::Receiver<Arc<BTreeMap<String, UnderlayNetwork>>>;
@@ -24,15 +26,26 @@ pub type Networks = watch::Receiver<Arc<BTreeMap<String, UnderlayNetwork>>>;
 /// CNI type of our plugin.
 pub const PLUGIN_TYPE: &str = "holdfast";
 
-/// A network on this node.
+/// What of a network is the same on all nodes: who has which address on it. To know it, no bridge is needed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NetworkConfig {
+pub struct Addressing {
     /// `name` of the CNI configuration.
     pub name: String,
     /// Name of the UnderlayNetwork; none for an inline configuration.
     pub underlay: Option<String>,
     /// Segment that its leases are named after.
     pub segment: String,
+    /// Where its addresses come from; none where the network's own server gives them.
+    pub subnets: Vec<Subnet>,
+    /// How guests are told their addresses.
+    pub dhcp: Dhcp,
+}
+
+/// A network on this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkConfig {
+    /// Its name, segment and addresses.
+    pub addressing: Addressing,
     /// Which bridge, which VLAN.
     pub backend: Backend,
     /// The link that leads to the wire, where it was named.
@@ -41,15 +54,11 @@ pub struct NetworkConfig {
     pub mtu: Option<u32>,
     /// The data path that an `ovs` bridge has.
     pub datapath: Datapath,
-    /// Where its addresses come from; none where the network's own server gives them.
-    pub subnets: Vec<Subnet>,
-    /// How guests are told their addresses.
-    pub dhcp: Dhcp,
     /// Whether a plain pod's default route leads here.
     pub default_route: bool,
 }
 
-impl NetworkConfig {
+impl Addressing {
     /// The subnet that `address` is in.
     pub fn subnet_of(&self, address: std::net::IpAddr) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.cidr.contains(address))
@@ -109,26 +118,43 @@ impl NetConf {
         underlay: Option<&UnderlayNetwork>,
         node_labels: &BTreeMap<String, String>,
     ) -> Result<NetworkConfig, NetworkError> {
-        let (spec, segment_default, at) = match (&self.network, underlay) {
-            (Some(name), Some(underlay)) => (&underlay.spec, name, "spec"),
-            (Some(name), None) => return Err(NetworkError::Missing(name.clone())),
-            (None, _) => (&self.inline, &self.name, ""),
-        };
-        check::spec(segment_default, spec, at)?;
-        let segment = spec.segment(segment_default).to_owned();
+        let addressing = self.addressing(underlay)?;
+        let spec = self.spec(underlay)?;
         let (bridge, uplink) = spec.on_node(node_labels);
         Ok(NetworkConfig {
-            name: self.name.clone(),
-            underlay: self.network.clone(),
+            addressing,
             backend: backend(spec, bridge, self.bridge_gateway.as_ref())?,
-            segment,
             uplink: uplink.map(str::to_owned),
             mtu: spec.mtu,
             datapath: spec.datapath,
-            subnets: spec.subnets.clone(),
-            dhcp: spec.dhcp.clone(),
             default_route: self.default_route,
         })
+    }
+
+    /// The part of [`Self::resolve`] that no node is needed for.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn addressing(&self, underlay: Option<&UnderlayNetwork>) -> Result<Addressing, NetworkError> {
+        let spec = self.spec(underlay)?;
+        let segment_default = self.network.as_ref().unwrap_or(&self.name);
+        check::spec(segment_default, spec, if self.network.is_some() { "spec" } else { "" })?;
+        Ok(Addressing {
+            name: self.name.clone(),
+            underlay: self.network.clone(),
+            segment: spec.segment(segment_default).to_owned(),
+            subnets: spec.subnets.clone(),
+            dhcp: spec.dhcp.clone(),
+        })
+    }
+
+    /// The UnderlayNetwork's spec, or what stands in its place.
+    fn spec<'a>(&'a self, underlay: Option<&'a UnderlayNetwork>) -> Result<&'a UnderlayNetworkSpec, NetworkError> {
+        match (&self.network, underlay) {
+            (Some(_), Some(underlay)) => Ok(&underlay.spec),
+            (Some(name), None) => Err(NetworkError::Missing(name.clone())),
+            (None, _) => Ok(&self.inline),
+        }
     }
 }
 

@@ -24,13 +24,13 @@ fn an_inline_configuration_has_the_keys_of_a_spec() {
     }))
     .unwrap();
     assert_eq!(network.backend, Backend::Ovs { bridge: "br0".into(), vlan: Vlan::Access(7) });
-    assert_eq!((network.segment.as_str(), network.mtu), ("rack-1", Some(1400)));
-    let delivery = network.delivery(&["192.0.2.9/24".parse().unwrap()]);
+    assert_eq!((network.addressing.segment.as_str(), network.mtu), ("rack-1", Some(1400)));
+    let delivery = network.addressing.delivery(&["192.0.2.9/24".parse().unwrap()]);
     assert!(delivery.dhcp_v4);
     assert_eq!(delivery.gateways, ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(delivery.routes[0].gateway, Some("192.0.2.1".parse().unwrap()));
     assert_eq!(delivery.search, ["lab"]);
-    assert_eq!(inline(json!({})).unwrap().segment, "lab");
+    assert_eq!(inline(json!({})).unwrap().addressing.segment, "lab");
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn an_underlay_network_is_looked_up_and_follows_the_node() {
     let bridge = |labels: &[(&str, &str)]| {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let network = resolve(&config, Some(&underlay), &labels).unwrap();
-        assert_eq!((network.segment.as_str(), network.uplink.as_deref()), ("lan", Some("eth9")));
+        assert_eq!((network.addressing.segment.as_str(), network.uplink.as_deref()), ("lan", Some("eth9")));
         match network.backend {
             Backend::Ovs { bridge, .. } => bridge,
             other => panic!("{other:?}"),

@@ -4,15 +4,14 @@
 //! Invariant: what leaving takes is recorded before a plugin's ADD begins, with how many of the list have begun; so
 //! leaving runs also for a network whose joining failed half way, and needs no plugin that was never executed.
 
-mod config;
 mod exec;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-pub use config::{ConfigError, NetworkList};
 pub use exec::CniError;
+pub use holdfast_ipam::network::{ConfigError, NetworkList};
 
 use crate::sandbox::{Attached, Record};
 use exec::{Call, Verb, find};
@@ -122,13 +121,6 @@ fn kind(plugin: &Value) -> &str {
     plugin["type"].as_str().unwrap_or_default()
 }
 
-/// The interface that carries a network of the pod's spec: `eth0` for the pod network and for a default one of
-/// Multus, else `pod` and eleven digits of a hash of the network's name, as KubeVirt has it.
-pub fn interface_name(network: &str, primary: bool) -> String {
-    use sha2::{Digest, Sha256};
-    if primary { "eth0".to_owned() } else { format!("pod{}", &hex::encode(Sha256::digest(network))[..11]) }
-}
-
 /// The pod network that is used where no other is given: our own plugin on a bridge of its own, NAT to the outside.
 pub fn default_pod_network(subnet: ipnetwork::Ipv4Network, agent_socket: &Path) -> Value {
     json!({
@@ -151,13 +143,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn interfaces_are_named_as_in_pods() {
-        assert_eq!(interface_name("default", true), "eth0");
-        // As seen upstream for a network of that name.
-        assert_eq!(interface_name("blue", false), "pod16477688c0e");
-    }
 
     /// A folder of plugins that write what they do to `log` in it, and a sandbox's folder.
     struct Case {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::ProcessId;
 use crate::store::write_atomically;
-use crate::vm::Nic;
+use holdfast_ipam::nic::Nic;
 
 const FILE: &str = "sandbox.json";
 

@@ -18,7 +18,8 @@ mod supervisor;
 mod task;
 mod volumes;
 
-pub use pods::{Nic, Pods};
+use holdfast_ipam::nic::NicError;
+pub use pods::Pods;
 pub use supervisor::supervise;
 
 /// Why a VMI cannot be set up.
@@ -40,5 +41,11 @@ impl SetupError {
     /// An error with its chain of causes.
     fn of(reason: &'static str, error: &dyn std::error::Error) -> Self {
         Self { reason, message: crate::host::chain(error) }
+    }
+}
+
+impl From<NicError> for SetupError {
+    fn from(NicError { reason, message }: NicError) -> Self {
+        Self { reason, message }
     }
 }

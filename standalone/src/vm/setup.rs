@@ -1,10 +1,11 @@
 //! From a VMI to a launcher in a sandbox.
 
 use holdfast_api::kubevirt::VirtualMachineInstance;
+use holdfast_ipam::nic::Nic;
 
 use super::launch::{Folders, launch};
 use super::status::Teller;
-use super::{Nic, SetupError, network, nics, volumes};
+use super::{SetupError, network, nics, volumes};
 use crate::host::Host;
 use crate::sandbox::Record;
 use crate::store::Involved;

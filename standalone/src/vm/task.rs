@@ -216,7 +216,7 @@ impl VmiRun {
                 private_dir: folders.private.join(&self.uid),
                 launcher_socket: folders.share.join("sockets/launcher.sock"),
             },
-            nics: record.nics.iter().map(super::Nic::input).collect(),
+            nics: record.nics.iter().map(holdfast_agent::vmi::NicInput::from).collect(),
             wanted,
         }
     }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use holdfast_ipam::network::PLUGIN_TYPE;
 use serde_json::{Map, Value, json};
+
+use super::PLUGIN_TYPE;
 
 /// The version that a configuration without `cniVersion` is taken for; every plugin in use speaks it.
 const DEFAULT_VERSION: &str = "0.3.1";
@@ -42,6 +43,9 @@ pub struct NetworkList {
 
 impl NetworkList {
     /// Reads a configuration as text; `name` stands in where it gives none.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
         if text.trim().is_empty() {
             return Err(ConfigError::Empty);
@@ -50,11 +54,17 @@ impl NetworkList {
     }
 
     /// Reads what [`Self::to_value`] wrote.
-    pub(super) fn of_recorded(value: &Value) -> Result<Self, ConfigError> {
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn of_recorded(value: &Value) -> Result<Self, ConfigError> {
         Self::read(value, "")
     }
 
     /// Reads a configuration; `name` stands in where it gives none.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the field that is wrong.
     pub fn read(value: &Value, name: &str) -> Result<Self, ConfigError> {
         let wrong = |field, found: &Value, valid| Err(ConfigError::Field { field, found: found.clone(), valid });
         let Some(object) = value.as_object() else { return wrong("(root)", value, "an object") };
@@ -84,7 +94,7 @@ impl NetworkList {
     }
 
     /// What a plugin of the list gets on its standard input.
-    pub(super) fn input(&self, plugin: &Value, capabilities: &Value, previous: Option<&Value>) -> Value {
+    pub fn input(&self, plugin: &Value, capabilities: &Value, previous: Option<&Value>) -> Value {
         let mut input = plugin.as_object().cloned().unwrap_or_default();
         input.insert("name".into(), json!(self.name));
         input.insert("cniVersion".into(), json!(self.cni_version));

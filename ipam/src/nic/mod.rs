@@ -1,0 +1,219 @@
+//! The NICs of a VMI: which interface of its pod each is, whose its addresses are, and which it holds.
+//!
+//! [`wanted`] reads the VMI; whoever can look objects up finds the network of each and asks [`Wanted::lease`] for its
+//! addresses, before there is anything that could speak. Leases belong to the VM where there is one, so that they
+//! stay through stop and start.
+
+mod addresses;
+
+use std::net::IpAddr;
+
+use holdfast_api::kubevirt::{Network, VirtualMachineInstance};
+use holdfast_api::lease::Claim;
+use holdfast_net::model::{Delivery, IfName, MacAddr};
+use ipnetwork::IpNetwork;
+use kube::core::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::leases::{LeaseStore, Request, allocate};
+use crate::network::{Addressing, NetworkList};
+
+pub use addresses::ADDRESSES_ANNOTATION;
+
+/// Annotation of a launcher's pod: its NICs, as JSON of a list of [`Nic`]. A hint: who reads it asks the store of
+/// leases whether the claim holds what it says.
+pub const NICS_ANNOTATION: &str = "holdfast.io/nics";
+
+/// A NIC of a VMI in its pod or sandbox; remembered with it, so that a VM that runs needs nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Nic {
+    /// `spec.domain.devices.interfaces[].name`.
+    pub interface: String,
+    /// `spec.networks[].name`.
+    pub network: String,
+    /// The pod's interface.
+    pub ifname: IfName,
+    /// Its leases, on a network of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<NicLease>,
+}
+
+/// The addresses of a NIC on a network of ours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NicLease {
+    /// Who holds them.
+    pub claim: Claim,
+    /// Ethernet address.
+    pub mac: MacAddr,
+    /// IP addresses.
+    pub addresses: Vec<IpNetwork>,
+    /// What the guest is told.
+    pub delivery: Delivery,
+    /// Whether the guest carries them itself.
+    pub vm_owned: bool,
+}
+
+/// Why a NIC cannot have its network or its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct NicError {
+    /// CamelCase word for conditions and events.
+    pub reason: &'static str,
+    /// The sentence for people, with all causes.
+    pub message: String,
+}
+
+impl NicError {
+    /// The network cannot be joined.
+    pub fn network(message: impl Into<String>) -> Self {
+        Self { reason: "FailedAttachNetwork", message: message.into() }
+    }
+
+    fn addresses(message: impl Into<String>) -> Self {
+        Self { reason: "AddressInvalid", message: message.into() }
+    }
+}
+
+/// A NIC as the VMI asks for it, before its network is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// `spec.domain.devices.interfaces[].name`.
+    pub interface: String,
+    /// The network of the spec.
+    pub network: Network,
+    /// The pod's interface.
+    pub ifname: IfName,
+    /// The Ethernet address asked for.
+    pub mac: Option<MacAddr>,
+    /// The IP addresses asked for.
+    pub ips: Vec<IpAddr>,
+    /// Whether the guest carries its addresses itself.
+    pub vm_owned: bool,
+}
+
+/// The NICs that a VMI asks for, in the order of its interfaces. `vm` is its VM's metadata, whose annotation counts
+/// where the VMI's own says nothing.
+///
+/// # Errors
+/// [`NicError`] where an address cannot be one.
+pub fn wanted(vmi: &VirtualMachineInstance, vm: Option<&ObjectMeta>) -> Result<Vec<Wanted>, NicError> {
+    let networks = &vmi.spec.networks;
+    let mut requested = addresses::requested(vm.into_iter().chain([&vmi.metadata]), networks)?;
+    let mut all = Vec::new();
+    for interface in &vmi.spec.domain.devices.interfaces {
+        let network = networks.iter().find(|network| network.name == interface.name);
+        let Some(network) = network.filter(|_| interface.state.as_deref() != Some("absent")) else { continue };
+        let primary = network.pod.is_some() || network.multus.as_ref().is_some_and(|m| m.default == Some(true));
+        let ifname = interface_name(&network.name, primary);
+        all.push(Wanted {
+            interface: interface.name.clone(),
+            network: network.clone(),
+            ifname: ifname.parse().map_err(|_| NicError::network(format!("`{ifname}` can name no interface")))?,
+            mac: interface.mac_address.as_deref().map(|text| addresses::unicast(text, &interface.name)).transpose()?,
+            ips: requested.remove(&network.name).unwrap_or_default(),
+            vm_owned: interface.bridge.is_some(),
+        });
+    }
+    Ok(all)
+}
+
+impl Wanted {
+    /// Namespace and name of its NetworkAttachmentDefinition; none on the pod network. `own` is the VMI's namespace.
+    pub fn definition<'a>(&'a self, own: &'a str) -> Option<(&'a str, &'a str)> {
+        let multus = self.network.multus.as_ref()?;
+        Some(multus.network_name.split_once('/').unwrap_or((own, &multus.network_name)))
+    }
+
+    /// What its network is asked for, by CNI capability.
+    pub fn capabilities(&self) -> Value {
+        let mut asked = Map::new();
+        if let Some(mac) = self.mac {
+            asked.insert("mac".into(), json!(mac));
+        }
+        if !self.ips.is_empty() {
+            asked.insert("ips".into(), json!(self.ips));
+        }
+        Value::Object(asked)
+    }
+
+    /// The NIC with its addresses on a network of ours. They are the VM's from here on, whatever follows: the next
+    /// attempt finds them.
+    ///
+    /// # Errors
+    /// [`NicError`] names who holds what was asked for, or what is wrong with it.
+    pub async fn lease(&self, store: &dyn LeaseStore, network: &Addressing, claim: Claim) -> Result<Nic, NicError> {
+        let request = Request { network, claim: &claim, mac: self.mac, ips: &self.ips, labels: &[] };
+        let allocation = allocate(store, &request).await.map_err(|error| {
+            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+            let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+            NicError { reason: error.reason(), message }
+        })?;
+        let delivery = network.delivery(&allocation.addresses);
+        let lease = NicLease {
+            claim,
+            mac: allocation.mac,
+            addresses: allocation.addresses,
+            delivery,
+            vm_owned: self.vm_owned,
+        };
+        Ok(Nic { lease: Some(lease), ..self.bare() })
+    }
+
+    /// The NIC on a network of somebody else's. `source` says in messages where `list` comes from.
+    ///
+    /// # Errors
+    /// [`NicError`] where addresses are asked for that the network does not take.
+    pub fn foreign(&self, list: &NetworkList, source: &str) -> Result<Nic, NicError> {
+        if self.ips.is_empty() || list.plugins.iter().any(|plugin| plugin["capabilities"]["ips"] == json!(true)) {
+            return Ok(self.bare());
+        }
+        Err(NicError::addresses(format!(
+            "{source} takes no addresses: annotation {ADDRESSES_ANNOTATION} needs a network of type `holdfast`, or a \
+             plugin with the capability `ips`"
+        )))
+    }
+
+    /// The NIC without addresses of ours.
+    fn bare(&self) -> Nic {
+        Nic {
+            interface: self.interface.clone(),
+            network: self.network.name.clone(),
+            ifname: self.ifname.clone(),
+            lease: None,
+        }
+    }
+}
+
+/// Who holds the leases of a VMI's network: the VM that controls it, or itself where none does.
+pub fn claim(vmi: &VirtualMachineInstance, network: &str) -> Claim {
+    let owners = vmi.metadata.owner_references.as_deref().unwrap_or_default();
+    let vm = owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == "VirtualMachine");
+    let (kind, uid, name) = match vm {
+        Some(vm) => (vm.kind.clone(), vm.uid.clone(), vm.name.clone()),
+        None => (
+            "VirtualMachineInstance".to_owned(),
+            vmi.metadata.uid.clone().unwrap_or_default(),
+            vmi.metadata.name.clone().unwrap_or_default(),
+        ),
+    };
+    let namespace = vmi.metadata.namespace.clone().unwrap_or_default();
+    Claim { uid, kind, namespace, name, network: network.to_owned() }
+}
+
+/// The interface that carries a network of the pod's spec: `eth0` for the pod network and for a default one of
+/// Multus, else `pod` and eleven digits of a hash of the network's name, as KubeVirt has it.
+pub fn interface_name(network: &str, primary: bool) -> String {
+    if primary {
+        return "eth0".to_owned();
+    }
+    // Six octets are twelve digits.
+    let digits = Sha256::digest(network).iter().take(6).map(|octet| format!("{octet:02x}")).collect::<String>();
+    format!("pod{}", &digits[..11])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+#![allow(clippy::unwrap_used)]
+
+use holdfast_api::kubevirt::VirtualMachineInstance;
+use kube::core::ObjectMeta;
+use serde_json::json;
+
+use super::*;
+
+fn vmi(extra: Value) -> VirtualMachineInstance {
+    let mut object = json!({
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+        "metadata": {"name": "a", "namespace": "lab", "uid": "vmi"},
+        "spec": {
+            "domain": {"devices": {"interfaces": [
+                {"name": "default", "masquerade": {}}, {"name": "lan", "bridge": {}},
+                {"name": "six", "bridge": {}}, {"name": "gone", "bridge": {}, "state": "absent"}]}},
+            "networks": [
+                {"name": "default", "pod": {}}, {"name": "lan", "multus": {"networkName": "lan"}},
+                {"name": "six", "multus": {"networkName": "infra/six"}},
+                {"name": "gone", "multus": {"networkName": "x"}}],
+        },
+    });
+    for (pointer, value) in extra.as_object().unwrap() {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        object.pointer_mut(parent).unwrap()[key] = value.clone();
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn annotated(text: &str) -> ObjectMeta {
+    let annotations = [(ADDRESSES_ANNOTATION.to_owned(), text.to_owned())].into();
+    ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() }
+}
+
+#[test]
+fn interfaces_are_named_as_in_pods() {
+    assert_eq!(interface_name("default", true), "eth0");
+    // As seen upstream for a network of that name.
+    assert_eq!(interface_name("blue", false), "pod16477688c0e");
+}
+
+#[test]
+fn nics_come_in_the_order_of_the_interfaces() {
+    let vmi = vmi(json!({"/spec/domain/devices/interfaces/1/macAddress": "02-00-00-00-00-01"}));
+    let vm = annotated(r#"{"lan":"192.0.2.10","six":["192.0.2.11/24","2001:db8::1"]}"#);
+    let all = wanted(&vmi, Some(&vm)).unwrap();
+    let names: Vec<_> = all.iter().map(|nic| (nic.ifname.as_str(), nic.ips.len(), nic.vm_owned)).collect();
+    let second = interface_name("lan", false);
+    let third = interface_name("six", false);
+    assert_eq!(names, [("eth0", 0, false), (second.as_str(), 1, true), (third.as_str(), 2, true)]);
+    assert_eq!(all[1].capabilities(), json!({"mac": "02:00:00:00:00:01", "ips": ["192.0.2.10"]}));
+    let definitions: Vec<_> = all.iter().map(|nic| nic.definition("lab")).collect();
+    assert_eq!(definitions, [None, Some(("lab", "lan")), Some(("infra", "six"))]);
+}
+
+#[test]
+fn the_templates_wish_comes_first() {
+    let mut vmi = vmi(json!({}));
+    vmi.metadata.annotations = annotated(r#"{"six":"192.0.2.3"}"#).annotations;
+    let vm = annotated(r#"{"lan":"192.0.2.1","six":"192.0.2.2"}"#);
+    let all = wanted(&vmi, Some(&vm)).unwrap();
+    assert_eq!(all[1].ips, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(all[2].ips, ["192.0.2.3".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn what_cannot_be_read_is_named_with_an_example() {
+    for (text, word) in [
+        ("x", "cannot be read"),
+        (r#"{"lan":"a"}"#, "`a` for network `lan`"),
+        ("[1]", "cannot"),
+        (r#"{"wan":"192.0.2.1"}"#, "names network `wan`; the networks of the VM are default, lan, six, gone"),
+    ] {
+        let error = wanted(&vmi(json!({})), Some(&annotated(text))).unwrap_err();
+        assert_eq!(error.reason, "AddressInvalid");
+        assert!(error.message.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn only_addresses_that_a_nic_can_have_are_taken() {
+    for text in ["01:00:5e:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "02:00"] {
+        let error = wanted(&vmi(json!({"/spec/domain/devices/interfaces/1/macAddress": text})), None).unwrap_err();
+        assert_eq!(error.reason, "FailedAttachNetwork");
+        let begin = format!("`macAddress` `{text}` of interface `lan`: must be a");
+        assert!(error.message.starts_with(&begin), "{error}");
+    }
+}
+
+#[test]
+fn addresses_need_a_network_that_takes_them() {
+    let wanted = wanted(&vmi(json!({})), Some(&annotated(r#"{"lan":"192.0.2.1"}"#))).unwrap();
+    let list = |text| NetworkList::parse(text, "x").unwrap();
+    let error = wanted[1].foreign(&list(r#"{"type":"bridge"}"#), "N `x`").unwrap_err();
+    assert!(error.message.starts_with("N `x` takes no addresses"), "{error}");
+    let takes = list(r#"{"type":"macvlan","capabilities":{"ips":true}}"#);
+    assert_eq!(wanted[1].foreign(&takes, "N `x`").unwrap().lease, None);
+    assert!(wanted[0].foreign(&list(r#"{"type":"bridge"}"#), "N `x`").is_ok());
+}
+
+#[test]
+fn leases_are_the_vms_where_a_vm_controls_the_vmi() {
+    let own = claim(&vmi(json!({})), "lan");
+    assert_eq!((own.kind.as_str(), own.uid.as_str(), own.name.as_str()), ("VirtualMachineInstance", "vmi", "a"));
+    let owned = |kind: &str| {
+        let reference = json!([{"apiVersion": "kubevirt.io/v1", "kind": kind, "name": "v", "uid": "u",
+            "controller": true}]);
+        claim(&vmi(json!({"/metadata/ownerReferences": reference})), "lan")
+    };
+    let vms = owned("VirtualMachine");
+    assert_eq!((vms.uid.as_str(), vms.name.as_str(), vms.namespace.as_str()), ("u", "v", "lab"));
+    // A set makes its VMIs anew under other names; each holds its own.
+    assert_eq!(owned("VirtualMachineInstanceReplicaSet"), own);
+}
