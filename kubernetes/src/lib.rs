@@ -4,6 +4,7 @@
 //! Nothing here knows what a virtual machine is.
 
 pub mod client;
+pub mod config;
 pub mod events;
 pub mod leader;
 pub mod log;
