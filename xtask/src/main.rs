@@ -3,6 +3,7 @@
 //! Invariant: this crate builds on a machine that has nothing but Rust (no libvirt, no C library headers), because
 //! `cargo xtask setup` is what installs the rest.
 
+mod cluster;
 mod crds;
 mod demo;
 mod deps;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Chore {
     /// Boot a VM from deploy/examples on an underlay of its own, and prove that it keeps its address
     Demo(demo::Arguments),
+    /// Run a real Kubernetes on this machine, for tests and demo
+    Cluster(cluster::Arguments),
     /// Run everything that can be tested on this machine
     Test(test::Arguments),
     /// Build the programs that a host needs into target/dist
@@ -51,6 +54,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Test(arguments) => return exit_code(test::run(&arguments)),
+        Chore::Cluster(arguments) => return exit_code(cluster::run(&arguments)),
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Dist(arguments) => dist::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),

@@ -96,6 +96,12 @@ impl Program {
         self
     }
 
+    /// Gives it a file to read as its standard input.
+    pub fn stdin(mut self, file: File) -> Self {
+        self.command.stdin(file);
+        self
+    }
+
     /// Gives it another deadline.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

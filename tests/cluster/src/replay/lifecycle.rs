@@ -1,0 +1,257 @@
+//! The life of a VM: the same acts, and the states that a client sees between them.
+//!
+//! Writes may be merged, so a state that upstream showed for a moment may be missing; but none comes that upstream
+//! did not show, none comes in another order, and those that clients wait for (a VM's printableStatus, a VMI's
+//! phase from Scheduling on) all come.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::subresources::vm;
+use super::{Difference, Outcome, lines};
+use crate::api::{Api, conditions};
+
+const NAMESPACE: &str = "/apis/kubevirt.io/v1/namespaces/default";
+const SUBRESOURCES: &str = "/apis/subresources.kubevirt.io/v1/namespaces/default";
+const NAME: &str = "life";
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// States of one kind, each once, in order.
+type Seen = Vec<Value>;
+
+/// Replays the acts of the record and compares the states.
+///
+/// # Errors
+/// Where the cluster does not answer, or an act does not lead on.
+pub async fn lifecycle(api: &Api, path: &Path) -> Result<Outcome> {
+    let record = lines(path)?;
+    let watcher = Watcher::start(api.clone());
+    act(api).await?;
+    let (vm, vmi) = watcher.end();
+    let mut outcome = Outcome { compared: record.len(), ..Outcome::default() };
+    for (kind, ours) in [("VirtualMachine", vm), ("VirtualMachineInstance", vmi)] {
+        let seen = in_order(record.iter().filter(|line| line["kind"] == kind).map(recorded));
+        judge(kind, &seen, &ours, &mut outcome);
+    }
+    Ok(outcome)
+}
+
+fn judge(kind: &str, seen: &Seen, ours: &Seen, outcome: &mut Outcome) {
+    // Two restarts are the same states again, so a state is looked for from where the last one was.
+    let mut at = 0;
+    for state in ours {
+        match seen[at..].iter().position(|known| known == state) {
+            Some(offset) => at += offset,
+            None => {
+                let after = json!({"after": seen.get(at), "next": seen.get(at + 1)});
+                outcome.differences.push(Difference::new(format!("{kind} {}", brief(state)), &after, state));
+            }
+        }
+    }
+    let (waited, shown) = (in_order(seen.iter().filter_map(waited_for)), in_order(ours.iter().filter_map(waited_for)));
+    if waited != shown {
+        outcome.differences.push(Difference::new(format!("{kind} what clients wait for"), &json!(waited), &json!(shown)));
+    }
+}
+
+fn brief(state: &Value) -> String {
+    let main = state["printableStatus"].as_str().or(state["phase"].as_str()).unwrap_or("-");
+    format!("{main}, Ready {}", state["ready"].as_str().unwrap_or("-"))
+}
+
+fn waited_for(state: &Value) -> Option<Value> {
+    if let Some(status) = state["printableStatus"].as_str() {
+        return Some(json!(status));
+    }
+    let phase = state["phase"].as_str()?;
+    // What it is called before its pod is there, and how it ended, may pass unseen: the object goes at once.
+    (!matches!(phase, "Pending" | "Succeeded" | "Failed")).then(|| json!(phase))
+}
+
+fn in_order(states: impl Iterator<Item = Value>) -> Seen {
+    let mut seen: Seen = Vec::new();
+    for state in states {
+        if seen.last() != Some(&state) {
+            seen.push(state);
+        }
+    }
+    seen
+}
+
+/// A line of the record as a state.
+fn recorded(line: &Value) -> Value {
+    let of = |kind: &str| {
+        let list = line["conditions"].as_array().cloned().unwrap_or_default();
+        list.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
+    };
+    let (ready, paused, restart) = (of("Ready"), of("Paused"), of("RestartRequired"));
+    state(&line["printableStatus"], &line["phase"], &ready, &paused, &restart, line["deleting"] == true)
+}
+
+/// An object as a state.
+fn shown(object: &Value) -> Value {
+    let all = conditions(object);
+    let of = |kind: &str| all.get(kind).cloned().unwrap_or_default();
+    let status = &object["status"];
+    let (ready, paused, restart) = (of("Ready"), of("Paused"), of("RestartRequired"));
+    let deleting = object["metadata"]["deletionTimestamp"].is_string();
+    state(&status["printableStatus"], &status["phase"], &ready, &paused, &restart, deleting)
+}
+
+fn state(printable: &Value, phase: &Value, ready: &Value, paused: &Value, restart: &Value, deleting: bool) -> Value {
+    let text = |condition: &Value| match (condition["status"].as_str(), condition["reason"].as_str()) {
+        (None, _) => Value::Null,
+        (Some(status), reason) => json!(format!("{status} {}", reason.unwrap_or_default()).trim_end()),
+    };
+    json!({"printableStatus": printable, "phase": phase, "ready": text(ready), "paused": text(paused),
+        "restartRequired": text(restart), "deleting": deleting})
+}
+
+/// Reads both objects again and again and keeps each state once. A watch would see more; what passes within a look
+/// is what may be merged.
+struct Watcher {
+    seen: Arc<Mutex<(Seen, Seen)>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Watcher {
+    fn start(api: Api) -> Self {
+        let seen = Arc::new(Mutex::new((Seen::new(), Seen::new())));
+        let told = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            loop {
+                for (plural, is_vm) in [("virtualmachines", true), ("virtualmachineinstances", false)] {
+                    if let Ok(Some(object)) = api.get(&format!("{NAMESPACE}/{plural}/{NAME}")).await {
+                        let state = shown(&object);
+                        let mut seen = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        let list = if is_vm { &mut seen.0 } else { &mut seen.1 };
+                        if list.last() != Some(&state) {
+                            list.push(state);
+                        }
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Self { seen, task }
+    }
+
+    fn end(self) -> (Seen, Seen) {
+        self.task.abort();
+        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+async fn act(api: &Api) -> Result<()> {
+    let vms = format!("{NAMESPACE}/virtualmachines");
+    let path = format!("{vms}/{NAME}");
+    api.delete(&path).await?;
+    api.call(Method::POST, &vms, &vm(NAME, "Halted")).await?.ok()?;
+    status(api, "Stopped").await?;
+    verb(api, "virtualmachines", "start", &json!({})).await?;
+    ready(api).await?;
+    verb(api, "virtualmachineinstances", "pause", &json!({})).await?;
+    status(api, "Paused").await?;
+    not_ready(api).await?;
+    verb(api, "virtualmachineinstances", "unpause", &json!({})).await?;
+    ready(api).await?;
+    let cores = json!({"spec": {"template": {"spec": {"domain": {"cpu": {"cores": 2}}}}}});
+    api.call(Method::PATCH, &path, &cores).await?.ok()?;
+    until(api, "a restart is required", |vm| conditions(vm).contains_key("RestartRequired")).await?;
+    strategy(api, &path, "Manual").await?;
+    let before = uid(api).await?;
+    verb(api, "virtualmachines", "restart", &json!({})).await?;
+    another(api, &before).await?;
+    verb(api, "virtualmachines", "stop", &json!({"gracePeriod": 0})).await?;
+    gone(api).await?;
+    strategy(api, &path, "RerunOnFailure").await?;
+    ready(api).await?;
+    verb(api, "virtualmachines", "stop", &json!({})).await?;
+    gone(api).await?;
+    verb(api, "virtualmachines", "start", &json!({})).await?;
+    ready(api).await?;
+    strategy(api, &path, "Always").await?;
+    let before = uid(api).await?;
+    verb(api, "virtualmachines", "restart", &json!({})).await?;
+    another(api, &before).await?;
+    api.delete(&path).await
+}
+
+async fn verb(api: &Api, plural: &str, verb: &str, body: &Value) -> Result<()> {
+    let path = format!("{SUBRESOURCES}/{plural}/{NAME}/{verb}");
+    api.call(Method::PUT, &path, body).await?.ok().with_context(|| verb.to_owned()).map(drop)
+}
+
+async fn strategy(api: &Api, path: &str, strategy: &str) -> Result<()> {
+    api.call(Method::PATCH, path, &json!({"spec": {"runStrategy": strategy}})).await?.ok()?;
+    Ok(())
+}
+
+async fn until(api: &Api, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    let path = format!("{NAMESPACE}/virtualmachines/{NAME}");
+    api.until(what, DEADLINE, async || Ok(api.get(&path).await?.filter(|vm| is(vm)))).await
+}
+
+async fn status(api: &Api, wanted: &str) -> Result<()> {
+    until(api, &format!("the VM is {wanted}"), |vm| vm["status"]["printableStatus"] == wanted).await.map(drop)
+}
+
+async fn ready(api: &Api) -> Result<()> {
+    until(api, "the VM is ready", |vm| vm["status"]["ready"] == true && vm["status"]["printableStatus"] == "Running")
+        .await
+        .map(drop)
+}
+
+async fn not_ready(api: &Api) -> Result<()> {
+    until(api, "the VM is not ready", |vm| vm["status"]["ready"] != true).await.map(drop)
+}
+
+async fn uid(api: &Api) -> Result<Value> {
+    let vmi = api.get(&format!("{NAMESPACE}/virtualmachineinstances/{NAME}")).await?.context("there is no VMI")?;
+    Ok(vmi["metadata"]["uid"].clone())
+}
+
+async fn another(api: &Api, before: &Value) -> Result<()> {
+    let path = format!("{NAMESPACE}/virtualmachineinstances/{NAME}");
+    let there = api.until("another VMI is there", DEADLINE, async || {
+        Ok(api.get(&path).await?.filter(|vmi| vmi["metadata"]["uid"] != *before))
+    });
+    there.await?;
+    ready(api).await
+}
+
+async fn gone(api: &Api) -> Result<()> {
+    let path = format!("{NAMESPACE}/virtualmachineinstances/{NAME}");
+    api.until("the VMI is gone", DEADLINE, async || Ok(api.get(&path).await?.is_none().then_some(()))).await?;
+    status(api, "Stopped").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(printable: &str, ready: &str) -> Value {
+        json!({"printableStatus": printable, "phase": null, "ready": ready, "paused": null, "restartRequired": null,
+            "deleting": false})
+    }
+
+    #[test]
+    fn merged_is_fine_and_reordered_or_left_out_is_not() {
+        let seen = vec![vm("Stopped", "a"), vm("Starting", "a"), vm("Starting", "b"), vm("Running", "c")];
+        let differences = |ours: &Seen| {
+            let mut outcome = Outcome::default();
+            judge("VirtualMachine", &seen, ours, &mut outcome);
+            outcome.differences.into_iter().map(|difference| difference.what).collect::<Vec<_>>()
+        };
+        assert!(differences(&vec![vm("Stopped", "a"), vm("Starting", "b"), vm("Running", "c")]).is_empty());
+        let left_out = differences(&vec![vm("Stopped", "a"), vm("Running", "c")]);
+        assert_eq!(left_out, ["VirtualMachine what clients wait for"]);
+        let reordered = differences(&vec![vm("Starting", "b"), vm("Starting", "a"), vm("Running", "c")]);
+        assert!(reordered.contains(&"VirtualMachine Starting, Ready a".to_owned()), "{reordered:?}");
+    }
+}

@@ -1,0 +1,95 @@
+//! Images: the one of the sandboxes, and the import of others into nodes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::layout::{Node, programs};
+
+/// The image of the sandboxes.
+pub const PAUSE: &str = "localhost/pause:1";
+
+/// Longest import of an archive.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// The archive of the sandboxes' image, written where it is not there yet.
+pub fn pause() -> Result<PathBuf> {
+    let (program, archive) = (programs().join("pause"), programs().join("pause.tar"));
+    if !newer(&archive, &program) {
+        let bytes = fs::read(&program).with_context(|| format!("failed to read {}", program.display()))?;
+        fs::write(&archive, of_program(PAUSE, "pause", &bytes)?)
+            .with_context(|| format!("failed to write {}", archive.display()))?;
+    }
+    Ok(archive)
+}
+
+fn newer(a: &Path, b: &Path) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    matches!((time(a), time(b)), (Some(a), Some(b)) if a >= b)
+}
+
+/// An OCI archive of an image that is one static program.
+fn of_program(image: &str, name: &str, program: &[u8]) -> Result<Vec<u8>> {
+    let mut layer = tar::Builder::new(Vec::new());
+    append(&mut layer, name, program, 0o755)?;
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut blob = |bytes: &[u8], kind: &str| -> Result<Value> {
+        let digest = hex::encode(Sha256::digest(bytes));
+        append(&mut archive, &format!("blobs/sha256/{digest}"), bytes, 0o644)?;
+        Ok(json!({ "mediaType": kind, "digest": format!("sha256:{digest}"), "size": bytes.len() }))
+    };
+    let layer = blob(&layer.into_inner()?, "application/vnd.oci.image.layer.v1.tar")?;
+    let config = json!({
+        "architecture": architecture(),
+        "os": "linux",
+        "config": { "Entrypoint": [format!("/{name}")] },
+        "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+    });
+    let config = blob(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json")?;
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({ "schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer] });
+    let mut manifest = blob(manifest.to_string().as_bytes(), kind)?;
+    manifest["annotations"] = json!({ "io.containerd.image.name": image });
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [manifest],
+    });
+    append(&mut archive, "index.json", index.to_string().as_bytes(), 0o644)?;
+    let layout = json!({ "imageLayoutVersion": "1.0.0" });
+    append(&mut archive, "oci-layout", layout.to_string().as_bytes(), 0o644)?;
+    archive.into_inner().context("failed to finish an archive")
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(mode);
+    header.set_mtime(0);
+    archive.append_data(&mut header, name, bytes).with_context(|| format!("failed to archive `{name}`"))
+}
+
+/// As Go names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Imports all images of an archive into a node.
+pub fn import(node: &Node<'_>, archive: &Path) -> Result<()> {
+    let file = fs::File::open(archive).with_context(|| format!("failed to open {}", archive.display()))?;
+    let import = node.machine.program("ctr")?.args(["-n", "k8s.io", "images", "import", "-"]);
+    import
+        .stdin(file)
+        .deadline(DEADLINE)
+        .output()
+        .map(drop)
+        .with_context(|| format!("failed to import {} into `{}`", archive.display(), node.machine.name))
+}
