@@ -128,7 +128,8 @@ impl Api {
     /// # Errors
     /// Where the discovery fails.
     pub async fn collection(&self, api_version: &str, kind: &str, namespace: &str) -> Result<Option<String>> {
-        let root = if api_version.contains('/') { format!("/apis/{api_version}") } else { format!("/api/{api_version}") };
+        let root =
+            if api_version.contains('/') { format!("/apis/{api_version}") } else { format!("/api/{api_version}") };
         let Some(list) = self.get(&root).await? else { return Ok(None) };
         let resources = list["resources"].as_array().cloned().unwrap_or_default();
         let found = resources.iter().find(|r| r["kind"] == kind && !r["name"].as_str().unwrap_or("/").contains('/'));

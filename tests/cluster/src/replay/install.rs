@@ -51,7 +51,9 @@ pub async fn install(api: &Api, path: &Path) -> Result<Outcome> {
             outcome.compared += 1;
             let name = name.as_str();
             match ours.get(name) {
-                None => outcome.differences.push(Difference::new(format!("{list}/{name}"), &json!("there"), &json!(null))),
+                None => {
+                    outcome.differences.push(Difference::new(format!("{list}/{name}"), &json!("there"), &json!(null)))
+                }
                 Some(object) => compare(&format!("{list}/{name}"), &project(&seen), &project(object), &mut outcome),
             }
         }
@@ -61,7 +63,8 @@ pub async fn install(api: &Api, path: &Path) -> Result<Outcome> {
 
 fn by_name(list: &Value) -> BTreeMap<String, Value> {
     let items = list.as_array().cloned().unwrap_or_default();
-    let name = |item: &Value| item["metadata"]["name"].as_str().or(item["name"].as_str()).unwrap_or_default().to_owned();
+    let name =
+        |item: &Value| item["metadata"]["name"].as_str().or(item["name"].as_str()).unwrap_or_default().to_owned();
     items.into_iter().map(|item| (name(&item), item)).collect()
 }
 

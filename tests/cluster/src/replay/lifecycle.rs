@@ -55,7 +55,11 @@ fn judge(kind: &str, seen: &Seen, ours: &Seen, outcome: &mut Outcome) {
     }
     let (waited, shown) = (in_order(seen.iter().filter_map(waited_for)), in_order(ours.iter().filter_map(waited_for)));
     if waited != shown {
-        outcome.differences.push(Difference::new(format!("{kind} what clients wait for"), &json!(waited), &json!(shown)));
+        outcome.differences.push(Difference::new(
+            format!("{kind} what clients wait for"),
+            &json!(waited),
+            &json!(shown),
+        ));
     }
 }
 

@@ -141,10 +141,9 @@ impl Stage<'_> {
 
     async fn instance(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<()> {
         let path = format!("{NAMESPACE}/virtualmachineinstances/w1");
-        let found = self.api.until(&format!("the VMI {what}"), DEADLINE, async || {
-            Ok(self.api.get(&path).await?.filter(|vmi| is(vmi)))
-        });
-        found.await.map(drop)
+        let what = format!("the VMI {what}");
+        let look = async || Ok(self.api.get(&path).await?.filter(|vmi| is(vmi)));
+        self.api.until(&what, DEADLINE, look).await.map(drop)
     }
 }
 
