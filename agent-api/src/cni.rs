@@ -14,7 +14,7 @@ pub const DEFAULT_SOCKET: &str = "/run/holdfast/cni.sock";
 pub const SUPPORTED_VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// Folder beside the socket where the plugin leaves a DEL that the agent was not there to take: one request in
-/// each file, named by [`file_key`].
+/// each file, named by [`note_key`].
 pub const NOTES: &str = "deleted";
 
 /// Error codes of CNI (specification section 5, "Error").
@@ -53,6 +53,12 @@ pub mod code {
 /// two attachments share one.
 pub fn file_key(container_id: &str, ifname: &str) -> String {
     format!("{container_id}.{}", ifname.replace('%', "%25").replace('.', "%2e"))
+}
+
+/// Name of a note in [`NOTES`]: that of the attachment, or of all that were made behind a call of the primary network.
+pub fn note_key(container_id: &str, ifname: &str, chained: bool) -> String {
+    // `file_key` leaves no dot in an ifname.
+    format!("{}{}", file_key(container_id, ifname), if chained { ".chain" } else { "" })
 }
 
 /// The verbs of CNI that need the agent (VERSION does not).
@@ -96,6 +102,19 @@ pub struct Request {
     pub netns_override: bool,
     /// Standard input, parsed: the network's configuration with `cniVersion`, `prevResult`, `runtimeConfig`.
     pub config: Value,
+}
+
+impl Request {
+    /// Whether our plugin stands behind a cluster's primary one (`"chained": true` in its configuration): then it makes
+    /// no interface of its own, but those that the pod's annotation asks for, and `ifname` is the primary's.
+    pub fn is_chained(&self) -> bool {
+        self.config.get("chained") == Some(&Value::Bool(true))
+    }
+
+    /// Name of this DEL's note in [`NOTES`].
+    pub fn note_key(&self) -> String {
+        note_key(&self.container_id, &self.ifname, self.is_chained())
+    }
 }
 
 /// The agent's answer.

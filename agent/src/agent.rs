@@ -1,6 +1,7 @@
 //! Starting and ending an agent.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::SocketAddr;
@@ -11,12 +12,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use holdfast_net::kernel::{Wiring, WiringError, WiringOptions};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,7 +42,7 @@ const NAMESPACE_LOCK: &str = "holdfast-agent";
 pub struct AgentOptions {
     /// Name of the node.
     pub node: String,
-    /// Its labels, for `nodes` of an UnderlayNetwork.
+    /// Its labels at the start, for `nodes` of an UnderlayNetwork.
     pub node_labels: BTreeMap<String, String>,
     /// State folder: `attachments/` is kept here. Made with mode 0700 where it is missing.
     pub state: PathBuf,
@@ -94,15 +96,20 @@ pub fn node_label(text: &str) -> Result<(String, String), String> {
 }
 
 /// A running agent. Dropped without [`Agent::stop`], it ends as if it had crashed.
-#[derive(Debug)]
 pub struct Agent {
-    wiring: Wiring,
+    context: Context,
     registry: Registry,
-    metrics: Arc<Metrics>,
+    node_labels: watch::Sender<Arc<BTreeMap<String, String>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Keeps a second agent from the same state.
     _locks: (Flock<File>, OwnedFd),
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("options", &self.context.options).finish_non_exhaustive()
+    }
 }
 
 impl Agent {
@@ -120,8 +127,10 @@ impl Agent {
         let locks = (prepare(&options)?, claim_namespace()?);
         let (folder, records) = Folder::open(&options.state.join("attachments"))?;
         let wiring = Wiring::open(WiringOptions { ovsdb: options.ovsdb.clone() })?;
+        let (node_labels, labels) = watch::channel(Arc::new(options.node_labels.clone()));
         let context = Context {
-            wiring: wiring.clone(),
+            node_labels: labels,
+            wiring,
             leases,
             workloads,
             networks,
@@ -144,26 +153,43 @@ impl Agent {
         registry.take_notes(&options.run).await;
         registry::drop_dead(&registry).await;
 
-        let metrics = Arc::clone(&context.metrics);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(registry::clean(context.clone(), registry.clone(), gathered, stop.clone()));
         tasks.spawn(cni::serve(context.clone(), registry.clone(), listener, stop.clone()));
         if let Some(listener) = http {
             tasks.spawn(http::serve(context.clone(), registry.clone(), listener, stop.clone()));
         }
-        tasks.spawn(registry::resync_forever(context, registry.clone(), stop.clone()));
+        tasks.spawn(registry::resync_forever(context.clone(), registry.clone(), stop.clone()));
         tasks.close();
-        Ok(Self { wiring, registry, metrics, tasks, stop, _locks: locks })
+        Ok(Self { context, registry, node_labels, tasks, stop, _locks: locks })
     }
 
     /// The node's wiring, shared.
     pub fn wiring(&self) -> Wiring {
-        self.wiring.clone()
+        self.context.wiring.clone()
     }
 
     /// What the tasks of this node's VMIs count into, so that `/metrics` tells it.
     pub fn vmi_metrics(&self) -> VmiMetrics {
-        self.metrics.vmi.clone()
+        self.context.metrics.vmi.clone()
+    }
+
+    /// Everything that is counted, as OpenMetrics text, for whoever serves it elsewhere.
+    pub fn metrics(&self) -> impl Fn() -> BoxFuture<'static, Result<String, String>> + Clone + Send + Sync + 'static {
+        let (context, registry) = (self.context.clone(), self.registry.clone());
+        move || {
+            let (context, registry) = (context.clone(), registry.clone());
+            Box::pin(async move { http::metrics_text(&context, &registry).await })
+        }
+    }
+
+    /// Says that the node's labels are others now: the next ADD goes by them.
+    pub fn set_node_labels(&self, labels: BTreeMap<String, String>) {
+        self.node_labels.send_if_modified(|known| {
+            let changed = **known != labels;
+            *known = Arc::new(labels);
+            changed
+        });
     }
 
     /// The attachments of this node.

@@ -1,9 +1,12 @@
 //! What each part of a running agent works with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_net::desired::DesiredState;
 use holdfast_net::kernel::{ApplyReport, Wiring};
+
+use tokio::sync::watch;
 
 use crate::agent::AgentOptions;
 use crate::metrics::Metrics;
@@ -22,6 +25,8 @@ pub(crate) struct Context {
     pub workloads: Arc<dyn Workloads>,
     pub networks: Networks,
     pub metrics: Arc<Metrics>,
+    /// The node's labels as they are now.
+    pub node_labels: watch::Receiver<Arc<BTreeMap<String, String>>>,
     /// The agent's own namespace: no pod's.
     pub own_netns: NetnsId,
 }

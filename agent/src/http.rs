@@ -58,12 +58,19 @@ pub(crate) async fn serve(context: Context, registry: Registry, listener: Listen
 }
 
 async fn metrics(State(Serving { context, registry }): State<Serving>) -> Response {
-    context.metrics.attachments.set(i64::try_from(registry.len()).unwrap_or(i64::MAX));
-    let counted = count_leases(&context).await.map_err(|error| crate::chain(&error));
-    match counted.and_then(|()| context.metrics.text().map_err(|error| error.to_string())) {
+    match metrics_text(&context, &registry).await {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
     }
+}
+
+/// All metrics. Where the store of leases does not answer, it is the leases that are not counted anew.
+pub(crate) async fn metrics_text(context: &Context, registry: &Registry) -> Result<String, String> {
+    context.metrics.attachments.set(i64::try_from(registry.len()).unwrap_or(i64::MAX));
+    if let Err(error) = count_leases(context).await {
+        tracing::warn!(error = crate::chain(&error), "failed to count the leases");
+    }
+    context.metrics.text().map_err(|error| error.to_string())
 }
 
 async fn count_leases(context: &Context) -> Result<(), LeaseError> {

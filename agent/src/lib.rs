@@ -9,6 +9,7 @@
 //! mark is ever removed.
 
 pub mod agent;
+pub mod beneath;
 pub mod cni;
 mod context;
 mod http;

@@ -3,10 +3,17 @@
 //! Whoever runs the agent answers from memory: the objects of a cluster's cache, or of a folder. CNI ADD never
 //! allocates for a VM; it takes what stands here.
 
+mod networks;
+
+use futures::future::BoxFuture;
 use holdfast_api::lease::Claim;
 use holdfast_ipam::nic::NicLease;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
 use ipnetwork::IpNetwork;
+
+use crate::cni::result::CniResult;
+
+pub use networks::{Attach, AttachError, attachments};
 
 /// A pod as CNI_ARGS names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,6 +63,39 @@ pub trait Workloads: Send + Sync + 'static {
     /// # Errors
     /// [`NotReady`] where the pod is a VM's and its addresses are not known yet: the runtime tries again.
     fn vm_nic(&self, pod: &PodRef, ifname: &IfName) -> Result<Option<VmNic>, NotReady>;
+
+    /// Returns when [`Self::vm_nic`] can be answered for a pod that has just appeared, or when it has been waited
+    /// for long enough.
+    fn settled<'a>(&'a self, _pod: &'a PodRef) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// The networks that a pod joins besides its own, for our plugin behind the primary one to make; none where
+    /// somebody else sees to that.
+    ///
+    /// # Errors
+    /// [`AttachError`]: the pod asks for something that cannot be, or is not known yet.
+    fn networks<'a>(&'a self, _pod: &'a PodRef) -> BoxFuture<'a, Result<Vec<Attach>, AttachError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Told behind the answer that a pod has joined what [`Self::networks`] said. Must not block.
+    fn joined(&self, _joined: Joined) {}
+}
+
+/// What became of a pod's networks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Joined {
+    /// The pod.
+    pub pod: PodRef,
+    /// Name of its primary network.
+    pub primary: String,
+    /// Its primary interface.
+    pub ifname: String,
+    /// What the primary plugins answered.
+    pub result: CniResult,
+    /// The further networks by name, `namespace/name`, with what each gave.
+    pub further: Vec<(String, CniResult)>,
 }
 
 /// The pod is a VM's, but what its NIC needs is not known (yet).

@@ -77,6 +77,9 @@ fn run(version: &mut String) -> Result<Value, CniError> {
                 ..away.error
             })
         }
+        // Behind a primary plugin it is the node's readiness that is asked for: that shall not depend on an agent that
+        // is just being replaced, for the ADD of a new pod is tried again.
+        Err(_) if verb == Verb::Status && request.is_chained() => Ok(Value::Null),
         Err(away) => Err(away.error),
     }
 }

@@ -11,13 +11,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use holdfast_agent_api::cni::{NOTES, Request, file_key};
+use holdfast_agent_api::cni::{NOTES, Request};
 
 /// Leaves the note of `request`, complete or not at all.
 pub fn leave(socket: &Path, request: &Request) -> io::Result<()> {
     let folder = socket.parent().unwrap_or(Path::new("/")).join(NOTES);
     DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-    let key = file_key(&request.container_id, &request.ifname);
+    let key = request.note_key();
     let staged = folder.join(format!(".{key}.{}", std::process::id()));
     let mut file = File::create(&staged)?;
     serde_json::to_writer(&mut file, request)?;

@@ -25,6 +25,14 @@ use holdfast_ipam::network::{NetworkConfig, routes};
 const DEFAULT_MTU: u32 = 1500;
 
 pub(super) async fn add(context: &Context, registry: &Registry, call: &Call) -> Result<Done, Fault> {
+    let record = attach(context, registry, call).await?;
+    let added = vec![record.key];
+    let result = chained(call.prev_result.clone(), record.result).print(call.version)?;
+    Ok(Done { result, added, joined: None })
+}
+
+/// Makes the attachment and returns its record.
+pub(super) async fn attach(context: &Context, registry: &Registry, call: &Call) -> Result<Record, Fault> {
     let target = call.target()?;
     let netns = netns(context, target).await?;
     let mut hold = registry.hold(&target.key, &target.id).await?;
@@ -43,8 +51,7 @@ pub(super) async fn add(context: &Context, registry: &Registry, call: &Call) -> 
             return Err(error.into());
         }
     }
-    let result = chained(call.prev_result.clone(), record.result).print(call.version)?;
-    Ok(Done { result, added: Some(target.key.clone()) })
+    Ok(record)
 }
 
 /// The pod's namespace; it must be one, and not the node's own.
@@ -87,6 +94,7 @@ async fn prepare(
 ) -> Result<Record, Fault> {
     let (target, network) = (call.target()?, &call.network);
     let mtu = mtu(network)?;
+    context.workloads.settled(&target.pod).await;
     let nic = context.workloads.vm_nic(&target.pod, &target.key.ifname)?;
     let claim = nic.as_ref().map_or_else(|| pod_claim(target), |nic| nic.claim.clone());
     // Until the record is there: it is what tells others that the claim is in use.
@@ -101,8 +109,11 @@ async fn prepare(
         None => {
             let labels = [(NODE_LABEL, context.options.node.as_str())];
             let (mac, ips) = (call.conf.runtime.mac, &call.conf.runtime.ips);
-            let allocated =
-                allocate(&*context.leases, &Request { network: &network.addressing, claim: &claim, mac, ips, labels: &labels }).await?;
+            let allocated = allocate(
+                &*context.leases,
+                &Request { network: &network.addressing, claim: &claim, mac, ips, labels: &labels },
+            )
+            .await?;
             (allocated.mac, allocated.addresses, true)
         }
     };
@@ -116,6 +127,8 @@ async fn prepare(
         network: network.addressing.name.clone(),
         segment: network.addressing.segment.clone(),
         pod: target.pod.name.clone(),
+        pod_uid: target.pod.uid.clone(),
+        chained: call.chained.clone(),
         netns,
         claim: Some(claim),
         release,
@@ -180,7 +193,11 @@ fn mtu(network: &NetworkConfig) -> Result<u32, Fault> {
             let parsed: Option<IfName> = name.parse().ok();
             let mtu = parsed.as_ref().map(of).transpose()?.flatten();
             Some(mtu.ok_or_else(|| {
-                Fault::new(code::NODE, format!("uplink `{name}` of network `{}` is not on this node", network.addressing.name), "")
+                Fault::new(
+                    code::NODE,
+                    format!("uplink `{name}` of network `{}` is not on this node", network.addressing.name),
+                    "",
+                )
             })?)
         }
     };

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::Fault;
 use super::result::{CniResult, Version};
 use crate::context::Context;
-use crate::registry::{Key, Registry};
-use crate::workloads::PodRef;
+use crate::registry::{Chained, Key, Registry};
+use crate::workloads::{Attach, PodRef};
 use holdfast_ipam::network::{NetConf, NetworkConfig};
 
 /// A call of any verb but DEL.
@@ -22,6 +22,8 @@ pub(super) struct Call {
     pub network: NetworkConfig,
     /// None for verbs that are not about one attachment.
     pub target: Option<Target>,
+    /// The call that the attachment is made behind; none where this is its own.
+    pub chained: Option<Chained>,
     pub prev_result: Option<CniResult>,
     /// The configuration as given, for keys that one verb alone has.
     pub config: Value,
@@ -41,8 +43,7 @@ impl Call {
     pub fn read(context: &Context, registry: &Registry, request: Request) -> Result<Self, Fault> {
         let version = version(&request)?;
         let conf = NetConf::parse(&request.config)?;
-        let underlay = conf.network.as_ref().and_then(|name| context.networks.borrow().get(name).cloned());
-        let network = conf.resolve(underlay.as_ref(), &context.options.node_labels)?;
+        let network = network(context, &conf)?;
         let prev_result = conf
             .prev_result
             .clone()
@@ -60,13 +61,35 @@ impl Call {
                 Some(Target {
                     id: AttachmentId { container_id: key.container_id.clone(), ifname },
                     key,
-                    netns: PathBuf::from(&request.netns),
+                    netns: netns(&request.netns),
                     netns_override: request.netns_override,
                     pod: pod(&request.args)?,
                 })
             }
         };
-        Ok(Self { version, conf, network, target, prev_result, config: request.config })
+        Ok(Self { version, conf, network, target, chained: None, prev_result, config: request.config })
+    }
+
+    /// The ADD of a network that a pod joins behind the call of its primary one, `request`.
+    pub fn behind(context: &Context, request: &Request, chained: Chained, attach: &Attach) -> Result<Self, Fault> {
+        let conf = NetConf::parse(&attach.config)?;
+        let key = Key { container_id: request.container_id.clone(), ifname: attach.ifname.clone() };
+        let target = Target {
+            id: key.attachment_id(),
+            key,
+            netns: netns(&request.netns),
+            netns_override: request.netns_override,
+            pod: pod(&request.args)?,
+        };
+        Ok(Self {
+            version: version(request)?,
+            network: network(context, &conf)?,
+            conf,
+            target: Some(target),
+            chained: Some(chained),
+            prev_result: None,
+            config: attach.config.clone(),
+        })
     }
 
     /// The attachment that the call is about.
@@ -80,6 +103,20 @@ impl Call {
             Backend::Ovs { .. } => "ovs",
             Backend::LinuxBridge { .. } => "linux-bridge",
         }
+    }
+}
+
+/// The network of a configuration, on this node.
+fn network(context: &Context, conf: &NetConf) -> Result<NetworkConfig, Fault> {
+    let underlay = conf.network.as_ref().and_then(|name| context.networks.borrow().get(name).cloned());
+    Ok(conf.resolve(underlay.as_ref(), &context.node_labels.borrow())?)
+}
+
+/// CNI_NETNS as a path: runtimes say /var/run, which is /run, and where the agent is a pod only the latter is there.
+pub(super) fn netns(text: &str) -> PathBuf {
+    match text.strip_prefix("/var/run/") {
+        Some(rest) => PathBuf::from(format!("/run/{rest}")),
+        None => PathBuf::from(text),
     }
 }
 
@@ -98,7 +135,7 @@ pub(super) fn key(request: &Request) -> Result<Key, Fault> {
     Ok(Key { container_id: id.clone(), ifname })
 }
 
-fn version(request: &Request) -> Result<Version, Fault> {
+pub(super) fn version(request: &Request) -> Result<Version, Fault> {
     // The specification's default for a configuration that tells none.
     let told = request.config.get("cniVersion").and_then(Value::as_str).unwrap_or("0.1.0");
     let incompatible = |why: &str| {
@@ -123,7 +160,7 @@ fn own_ifname(ifname: &IfName, conf: &NetConf, prev: Option<&CniResult>) -> IfNa
 }
 
 /// The pod that CNI_ARGS names: `K=V;K=V`.
-fn pod(args: &str) -> Result<PodRef, Fault> {
+pub(super) fn pod(args: &str) -> Result<PodRef, Fault> {
     let wrong = |why: String| Fault::new(code::ENVIRONMENT, "invalid environment variable CNI_ARGS", why);
     let mut pairs = BTreeMap::new();
     for pair in args.split(';').filter(|pair| !pair.is_empty()) {

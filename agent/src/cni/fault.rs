@@ -6,8 +6,8 @@ use holdfast_net::error::ErrorClass;
 use holdfast_net::kernel::WiringError;
 
 use crate::netns::NetnsError;
-use crate::registry::{Busy, DiskError};
-use crate::workloads::NotReady;
+use crate::registry::{Busy, DiskError, NoteError};
+use crate::workloads::{AttachError, NotReady};
 use holdfast_ipam::leases::{AllocateError, LeaseError};
 use holdfast_ipam::network::NetworkError;
 
@@ -19,6 +19,12 @@ impl Fault {
     /// With a text of its own.
     pub fn new(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Self {
         Self(CniError { code, msg: msg.into(), details: details.into() })
+    }
+
+    /// The same about one of several networks.
+    pub fn on(self, network: &str) -> Self {
+        let CniError { code, msg, details } = self.0;
+        Self::new(code, format!("failed to join network `{network}`: {msg}"), details)
     }
 
     fn of(code: u32, error: &dyn std::error::Error) -> Self {
@@ -60,6 +66,25 @@ impl From<Busy> for Fault {
 impl From<NotReady> for Fault {
     fn from(error: NotReady) -> Self {
         Self::of(code::TRY_AGAIN, &error)
+    }
+}
+
+impl From<AttachError> for Fault {
+    fn from(error: AttachError) -> Self {
+        let code = match error {
+            AttachError::Annotation(_) | AttachError::Invalid { .. } => code::CONFIG,
+            AttachError::NotReady { .. } | AttachError::Unknown { .. } => code::TRY_AGAIN,
+        };
+        Self::of(code, &error)
+    }
+}
+
+impl From<NoteError> for Fault {
+    fn from(error: NoteError) -> Self {
+        match error {
+            NoteError::Busy(error) => error.into(),
+            NoteError::Disk(error) => error.into(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! CHECK, GC and STATUS.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use holdfast_agent_api::cni::code;
 use holdfast_net::model::Backend;
@@ -11,7 +12,7 @@ use super::call::Call;
 use super::{Done, Fault};
 use crate::context::Context;
 use crate::netns::{NetnsId, link_mtu};
-use crate::registry::{Key, Registry};
+use crate::registry::{Key, Record, Registry};
 
 /// Whether the attachment is as ADD left it: the plan to make it so is empty. What later plugins of the list
 /// have added is not ours to judge.
@@ -27,26 +28,37 @@ pub(super) async fn check(context: &Context, registry: &Registry, call: &Call) -
             "it was never added, or DEL has removed it",
         )
     };
-    let _hold = registry.hold(&target.key, &target.id).await?;
     let record = registry.get(&target.key).ok_or_else(unknown)?.record;
-    let path = target.netns.clone();
-    let netns = tokio::task::spawn_blocking(move || NetnsId::of(&path))
+    check_record(context, registry, &record, &target.netns).await?;
+    Ok(Done::NOTHING)
+}
+
+/// Whether an attachment is as it shall be, and in the namespace at `netns`.
+pub(super) async fn check_record(
+    context: &Context,
+    registry: &Registry,
+    record: &Record,
+    netns: &Path,
+) -> Result<(), Fault> {
+    let _hold = registry.hold(&record.key, &record.attachment.id).await?;
+    let path = netns.to_owned();
+    let id = tokio::task::spawn_blocking(move || NetnsId::of(&path))
         .await
         .map_err(|error| Fault::new(code::INTERNAL, "failed to look at the network namespace", error.to_string()))??;
-    if netns != record.netns {
+    if id != record.netns {
         return Err(Fault::new(
             code::NETNS,
-            format!("`{}` is not the namespace that ADD was given", target.netns.display()),
+            format!("`{}` is not the namespace that ADD was given", netns.display()),
             "",
         ));
     }
-    let plan = context.wiring.plan(&context.desired(&record)).await?;
+    let plan = context.wiring.plan(&context.desired(record)).await?;
     if plan.is_empty() {
-        return Ok(Done::NOTHING);
+        return Ok(());
     }
     Err(Fault::new(
         code::DRIFT,
-        format!("attachment `{}` is not as ADD left it", target.key),
+        format!("attachment `{}` is not as ADD left it", record.key),
         format!("to mend it: {plan}"),
     ))
 }
@@ -61,7 +73,20 @@ struct Valid {
 
 /// Removes the attachments of this network that are not valid any more.
 pub(super) async fn gc(registry: &Registry, call: &Call) -> Result<Done, Fault> {
-    let listed = ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().find_map(|key| call.config.get(*key));
+    let valid = valid(&call.config)?;
+    let network = &call.network.addressing.name;
+    collect(registry, |record| {
+        let Key { container_id, ifname } = &record.key;
+        record.chained.is_none()
+            && record.network == *network
+            && !valid.contains(&(container_id.clone(), ifname.to_string()))
+    })
+    .await
+}
+
+/// The attachments that the runtime knows: container and interface of each.
+pub(super) fn valid(config: &Value) -> Result<BTreeSet<(String, String)>, Fault> {
+    let listed = ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().find_map(|key| config.get(*key));
     // An absent list is not an empty one: taking it for one would remove everything.
     let listed =
         listed.cloned().ok_or_else(|| Fault::new(code::CONFIG, "`cni.dev/valid-attachments` is missing", ""))?;
@@ -71,12 +96,15 @@ pub(super) async fn gc(registry: &Registry, call: &Call) -> Result<Done, Fault> 
             Fault::new(code::CONFIG, "failed to decode `cni.dev/valid-attachments`", error.to_string())
         })?,
     };
-    let valid: BTreeSet<(String, String)> = valid.into_iter().map(|valid| (valid.container_id, valid.ifname)).collect();
+    Ok(valid.into_iter().map(|valid| (valid.container_id, valid.ifname)).collect())
+}
+
+/// Removes the attachments that are `garbage`.
+pub(super) async fn collect(registry: &Registry, garbage: impl Fn(&Record) -> bool) -> Result<Done, Fault> {
     let mut failed = None;
     for entry in registry.entries() {
         let record = entry.record;
-        let Key { container_id, ifname } = &record.key;
-        if record.network != call.network.addressing.name || valid.contains(&(container_id.clone(), ifname.to_string())) {
+        if !garbage(&record) {
             continue;
         }
         let hold = registry.hold(&record.key, &record.attachment.id).await?;

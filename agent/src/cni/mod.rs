@@ -5,6 +5,7 @@
 
 mod add;
 mod call;
+mod chain;
 mod del;
 mod fault;
 mod inspect;
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::context::Context;
 use crate::registry::{Key, Registry};
+use crate::workloads::Joined;
 use holdfast_ipam::leases::{self, Place};
 
 pub(crate) use fault::Fault;
@@ -31,16 +33,26 @@ pub(crate) use fault::Fault;
 /// How long a peer may take to send its request, or to take its answer.
 const EXCHANGE: Duration = Duration::from_secs(5);
 
+/// The `backend` of a call behind a primary plugin that made nothing, for metrics.
+const UNTOUCHED: &str = "none";
+
 /// What a verb did.
 pub(super) struct Done {
     /// What to print; null for nothing.
     result: Value,
-    /// The attachment that was added.
-    added: Option<Key>,
+    /// The attachments that were added.
+    added: Vec<Key>,
+    /// What is told of the pod behind the answer.
+    joined: Option<Box<Joined>>,
 }
 
 impl Done {
-    const NOTHING: Self = Self { result: Value::Null, added: None };
+    const NOTHING: Self = Self::answer(Value::Null);
+
+    /// A result, and nothing to do behind it.
+    const fn answer(result: Value) -> Self {
+        Self { result, added: Vec::new(), joined: None }
+    }
 }
 
 /// Accepts calls until `stop`, then waits for those at hand.
@@ -52,7 +64,7 @@ pub(crate) async fn serve(context: Context, registry: Registry, listener: UnixLi
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => _ = calls.spawn(converse(context.clone(), registry.clone(), stream)),
+            Ok((stream, _)) => _ = calls.spawn(converse(context.clone(), registry.clone(), stream, stop.clone())),
             Err(error) => {
                 // Out of descriptors, say: others will be freed.
                 tracing::error!(%error, "failed to accept a CNI call");
@@ -64,7 +76,7 @@ pub(crate) async fn serve(context: Context, registry: Registry, listener: UnixLi
     calls.wait().await;
 }
 
-async fn converse(context: Context, registry: Registry, stream: UnixStream) {
+async fn converse(context: Context, registry: Registry, stream: UnixStream, stop: CancellationToken) {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 => {}
         Ok(peer) => return tracing::warn!(uid = peer.uid(), "a CNI call of somebody else than root is refused"),
@@ -74,11 +86,21 @@ async fn converse(context: Context, registry: Registry, stream: UnixStream) {
         Ok(received) => received,
         Err(error) => return tracing::warn!(error, "failed to receive a CNI call"),
     };
-    let (response, added) = answer(&context, &registry, request).await;
+    let (response, Done { added, joined, .. }) = answer(&context, &registry, request).await;
     let sent = tokio::task::spawn_blocking(move || frame::send(&stream, &response, &[])).await;
-    if let (Ok(Ok(())), Some(key)) = (sent, added) {
+    if !matches!(sent, Ok(Ok(()))) {
+        return;
+    }
+    if let Some(joined) = joined {
+        context.workloads.joined(*joined);
+    }
+    for key in added {
         registry.answered(&key);
-        note_place(&context, &registry, &key).await;
+        // What does not succeed now is tried again with each comparison.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = note_place(&context, &registry, &key) => {}
+        }
     }
 }
 
@@ -98,7 +120,7 @@ async fn receive(stream: UnixStream) -> Result<(StdStream, Request), String> {
     tokio::task::spawn_blocking(exchange).await.map_err(|error| error.to_string())?
 }
 
-async fn answer(context: &Context, registry: &Registry, request: Request) -> (Response, Option<Key>) {
+async fn answer(context: &Context, registry: &Registry, request: Request) -> (Response, Done) {
     let start = Instant::now();
     let verb = request.verb;
     let name = verb_name(verb);
@@ -114,20 +136,28 @@ async fn answer(context: &Context, registry: &Registry, request: Request) -> (Re
     let outcome = result.as_ref().map_or_else(|Fault(error)| error.code.to_string(), |_| "ok".to_owned());
     context.metrics.cni(name, backend, outcome, took);
     match result {
-        Ok(Done { result, added }) => {
-            tracing::info!(verb = name, attachment = what, took_ms = took.as_millis(), "served");
-            (Response::Done(result), added)
+        Ok(mut done) => {
+            // Each pod of a node comes by where we are chained: that is worth a line only where something was done.
+            if backend == UNTOUCHED {
+                tracing::debug!(verb = name, attachment = what, took_us = took.as_micros(), "served");
+            } else {
+                tracing::info!(verb = name, attachment = what, took_ms = took.as_millis(), "served");
+            }
+            (Response::Done(done.result.take()), done)
         }
         Err(Fault(error)) => {
             let CniError { code, msg, details } = &error;
             tracing::warn!(verb = name, attachment = what, code, msg, details, "refused");
-            (Response::Failed(error), None)
+            (Response::Failed(error), Done::NOTHING)
         }
     }
 }
 
 async fn dispatch(context: &Context, registry: &Registry, request: Request) -> (&'static str, Result<Done, Fault>) {
     let verb = request.verb;
+    if request.is_chained() {
+        return chain::serve(context, registry, &request).await;
+    }
     if verb == Verb::Del {
         // Whatever the configuration says by now: DEL goes by what is written down.
         return ("any", del::del(context, registry, &request).await);
@@ -148,9 +178,9 @@ async fn dispatch(context: &Context, registry: &Registry, request: Request) -> (
 }
 
 /// Notes on the leases where they are in use; for people and other nodes, so behind the answer.
-async fn note_place(context: &Context, registry: &Registry, key: &Key) {
+pub(crate) async fn note_place(context: &Context, registry: &Registry, key: &Key) {
     let Some(entry) = registry.get(key) else { return };
-    let Some(claim) = &entry.record.claim else { return };
+    let Some(claim) = entry.record.claim.as_ref().filter(|_| !entry.bound) else { return };
     let Ok(_hold) = registry.hold_claim(claim).await else { return };
     if registry.get(key).is_none() {
         return;
@@ -160,8 +190,11 @@ async fn note_place(context: &Context, registry: &Registry, key: &Key) {
         pod: entry.record.pod.clone(),
         container_id: key.container_id.clone(),
     };
-    if let Err(error) = leases::bind(&*context.leases, &entry.record.segment, claim, &place).await {
-        tracing::warn!(attachment = %key, error = crate::chain(&error), "failed to note where a lease is in use");
+    match leases::bind(&*context.leases, &entry.record.segment, claim, &place).await {
+        Ok(()) => registry.set_bound(&entry.record),
+        Err(error) => {
+            tracing::warn!(attachment = %key, error = crate::chain(&error), "failed to note where a lease is in use");
+        }
     }
 }
 

@@ -13,13 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_api::lease::Claim;
-use holdfast_net::model::AttachmentId;
+use holdfast_net::model::{AttachmentId, IfName};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use cleaner::clean;
 pub use cleaner::{Lease, Removal};
-pub use record::{DiskError, Folder, Key, Record};
+pub(crate) use notes::NoteError;
+pub use record::{Chained, DiskError, Folder, Key, Record};
 pub(crate) use resync::{drop_dead, resync_forever};
 
 /// How long an operation waits for another on the same key. Less than the plugin waits for an answer.
@@ -58,8 +59,16 @@ pub struct Entry {
     pub record: Record,
     /// Whether the runtime has been told of its ADD. Unknown, and so false, after a restart.
     pub answered: bool,
+    /// Whether its leases are known to say where they are in use. Unknown, and so false, after a restart.
+    pub bound: bool,
     /// What the last comparison with the kernel did or said.
     pub last: Outcome,
+}
+
+impl Entry {
+    fn new(record: Record) -> Self {
+        Self { record, answered: false, bound: false, last: Outcome::Unknown }
+    }
 }
 
 /// What the last comparison of an attachment with the kernel came to.
@@ -124,7 +133,7 @@ pub struct Busy(String);
 impl Registry {
     /// A registry of what is in `folder`; what is to be removed goes to `removals`.
     pub fn new(folder: Folder, records: Vec<Record>, removals: mpsc::UnboundedSender<Removal>) -> Self {
-        let entry = |record: Record| (record.key.clone(), Entry { record, answered: false, last: Outcome::Unknown });
+        let entry = |record: Record| (record.key.clone(), Entry::new(record));
         let state = State { entries: records.into_iter().map(entry).collect(), ..State::default() };
         Self { inner: Arc::new(Inner { folder, state: Mutex::new(state), freed: Notify::new(), removals }) }
     }
@@ -183,6 +192,20 @@ impl Registry {
         self.state().entries.get(key).cloned()
     }
 
+    /// The attachments that were made behind a call of the primary network.
+    pub fn chained(&self, container_id: &str, ifname: &IfName) -> Vec<Entry> {
+        let behind = |entry: &&Entry| {
+            let Record { key, chained, .. } = &entry.record;
+            key.container_id == container_id && chained.as_ref().is_some_and(|chained| chained.ifname == *ifname)
+        };
+        self.state().entries.values().filter(behind).cloned().collect()
+    }
+
+    /// The attachments of a pod.
+    pub fn of_pod(&self, uid: &str) -> Vec<Entry> {
+        self.state().entries.values().filter(|entry| entry.record.pod_uid == uid).cloned().collect()
+    }
+
     /// All entries.
     pub fn entries(&self) -> Vec<Entry> {
         self.state().entries.values().cloned().collect()
@@ -224,7 +247,7 @@ impl Registry {
         let key = record.key.clone();
         let write = move || {
             registry.inner.folder.write(&record)?;
-            let entry = Entry { record, answered: false, last: Outcome::Unknown };
+            let entry = Entry::new(record);
             registry.state().entries.insert(entry.record.key.clone(), entry);
             Ok(())
         };
@@ -276,6 +299,14 @@ impl Registry {
     pub fn answered(&self, key: &Key) {
         if let Some(entry) = self.state().entries.get_mut(key) {
             entry.answered = true;
+        }
+    }
+
+    /// Notes that the leases of an attachment say where they are in use.
+    pub fn set_bound(&self, record: &Record) {
+        let mut state = self.state();
+        if let Some(entry) = state.entries.get_mut(&record.key).filter(|entry| entry.record == *record) {
+            entry.bound = true;
         }
     }
 

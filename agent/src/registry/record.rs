@@ -33,6 +33,16 @@ impl std::fmt::Display for Key {
     }
 }
 
+/// The call of a pod's primary network that an attachment was made behind, and goes with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Chained {
+    /// `name` of the primary network's configuration; GC goes by it.
+    pub list: String,
+    /// CNI_IFNAME of the call.
+    pub ifname: IfName,
+}
+
 /// An attachment, written down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,6 +55,12 @@ pub struct Record {
     pub segment: String,
     /// Name of its pod, as far as the runtime has told it.
     pub pod: String,
+    /// UID of its pod, as far as the runtime has told it.
+    #[serde(default)]
+    pub pod_uid: String,
+    /// The call that it was made behind; none where it has a call of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chained: Option<Chained>,
     /// Which namespace it was made in.
     pub netns: NetnsId,
     /// Who holds its addresses; none where it has none.

@@ -1,7 +1,7 @@
 //! Comparing everything with the kernel: at the start, and from then on every few seconds.
 //!
 //! In this order: notes of DELs, attachments whose namespace is gone, devices of ours that nobody owns, drift
-//! of the rest, leases of pods that are gone, quarantine. Each round is complete in itself; what fails in one is
+//! of the rest, leases of pods that are gone, leases that do not say where they are in use, quarantine. Each round is complete in itself; what fails in one is
 //! tried again in the next.
 
 use std::collections::BTreeSet;
@@ -28,6 +28,7 @@ pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: C
         drop_strays(&context, &registry).await;
         repair(&context, &registry).await;
         release_orphans(&context, &registry).await;
+        note_places(&context, &registry).await;
         if let Err(error) = leases::sweep(&*context.leases, context.options.quarantine).await {
             tracing::warn!(error = crate::chain(&error), "failed to end quarantines");
         }
@@ -117,6 +118,13 @@ async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> bo
             registry.set_outcome(&record.key, Outcome::Failed(error));
             false
         }
+    }
+}
+
+/// Notes where leases are in use, for the attachments whose leases may not say so yet.
+async fn note_places(context: &Context, registry: &Registry) {
+    for entry in registry.entries().into_iter().filter(|entry| !entry.bound) {
+        crate::cni::note_place(context, registry, &entry.record.key).await;
     }
 }
 

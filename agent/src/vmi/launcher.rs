@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::VmiInput;
+use crate::beneath;
 
 /// Events that may wait for a busy task; the launcher's socket buffers what is beyond.
 const QUEUED_EVENTS: usize = 64;
@@ -275,7 +276,10 @@ impl Launcher {
     /// A verified connection in blocking mode, with the process behind it.
     async fn connect(&self, deadline: Duration) -> Result<(UnixStream, i32), LauncherError> {
         let path = || self.socket.clone();
-        let connecting = timeout(deadline, tokio::net::UnixStream::connect(&self.socket)).await;
+        // The folder is the launcher's to write to: what is in it shall lead nowhere else.
+        let folder = self.socket.parent().unwrap_or(Path::new("/"));
+        let name = Path::new(self.socket.file_name().unwrap_or_default());
+        let connecting = timeout(deadline, beneath::connect(folder, name)).await;
         let connected = connecting.map_err(|_| LauncherError::Deadline { verb: "reach", after: deadline })?;
         let stream = connected.map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {

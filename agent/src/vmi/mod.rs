@@ -9,6 +9,7 @@
 //! task that starts finds them and changes nothing about a healthy one; a pod interface is recorded before
 //! the first op touches it; a launcher is believed only when its process lives in the VMI's own sandbox.
 
+pub mod capabilities;
 pub mod input;
 pub mod launcher;
 pub mod nics;
@@ -19,8 +20,11 @@ pub mod task;
 pub mod wire;
 mod worker;
 
+pub use capabilities::Capabilities;
 pub use input::{NicInput, Sandbox, VmiInput, Wanted};
 pub use report::{NicReport, VmiReport};
+pub use worker::last_words;
+
 pub use task::{CommandError, Timing, VmiContext, VmiMetrics, VmiTask};
 
 /// An error with its causes in one line, for a condition's message.

@@ -3,6 +3,7 @@
 //! Dropping the handle ends the task and nothing else.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_agent_api::launcher::{DomainState, GuestInfo, Request, Response};
@@ -15,7 +16,7 @@ use tracing::Instrument;
 
 use super::launcher::{Launcher, LauncherError};
 use super::worker::Worker;
-use super::{VmiInput, VmiReport, Wanted};
+use super::{Capabilities, VmiInput, VmiReport, Wanted};
 
 /// What all tasks of a node share.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct VmiContext {
     pub wiring: Wiring,
     /// Whether CPUs are emulated: because it was asked for, or because KVM cannot run a guest here.
     pub emulation: bool,
+    /// What is known of QEMU here, for launchers.
+    pub capabilities: Arc<Capabilities>,
     /// Deadlines and intervals.
     pub timing: Timing,
     /// What is counted.

@@ -6,6 +6,7 @@
 //! process, or its lasting absence, makes a VMI final without the launcher's own word.
 
 use std::future::{Future, pending};
+use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -18,7 +19,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::launcher::{Launcher, LauncherError, Process, Watch};
 use super::wire::{self, Wired};
+use crate::beneath;
+
 use super::{NicInput, VmiContext, VmiInput, VmiReport, Wanted};
+
+/// More than this a launcher has not to say in the end, in bytes.
+const LONGEST_LAST_WORDS: u64 = 64 << 10;
 
 /// A sync under way.
 type SyncJob = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
@@ -354,7 +360,8 @@ async fn sync(context: VmiContext, input: VmiInput, nics: Vec<GuestNic>) -> Resu
     let mut vmi = input.vmi.clone();
     vmi.status = None;
     let vmi = serde_json::to_value(&vmi).map_err(encode)?;
-    let request = Request::Sync(Box::new(Sync { vmi, nics, emulation: context.emulation }));
+    let capabilities = context.capabilities.of(context.emulation).to_vec();
+    let request = Request::Sync(Box::new(Sync { vmi, nics, emulation: context.emulation, capabilities }));
     match Launcher::of(&input).call("start", request, sockets, context.timing.sync).await {
         // The state itself comes as an event, in order with those that follow it.
         Ok(Response::Domain(_)) => Ok(()),
@@ -365,11 +372,20 @@ async fn sync(context: VmiContext, input: VmiInput, nics: Vec<GuestNic>) -> Resu
 
 /// What the launcher wrote down before it ended.
 fn read_final(input: &VmiInput) -> Option<FinalState> {
-    let path = input.sandbox.share_dir.join("final.json");
-    let text = std::fs::read(&path).ok()?;
+    last_words(&input.sandbox.share_dir)
+}
+
+/// What a launcher wrote down before it ended, in the folder that it sees as /var/run/kubevirt.
+pub fn last_words(share_dir: &Path) -> Option<FinalState> {
+    let text = match beneath::read(share_dir, Path::new("final.json"), LONGEST_LAST_WORDS) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return Some(lost("its last words are no file"));
+        }
+        Err(_) => return None,
+    };
     // It is renamed into place, so a broken one is no unfinished one.
-    let end = serde_json::from_slice(&text);
-    Some(end.unwrap_or_else(|error| lost(&format!("its last words in `{}` are unreadable: {error}", path.display()))))
+    Some(serde_json::from_slice(&text).unwrap_or_else(|_| lost("its last words are unreadable")))
 }
 
 fn lost(how: &str) -> FinalState {

@@ -38,6 +38,7 @@ fn context(sandbox: &TestSandbox) -> VmiContext {
         state: sandbox.state(),
         wiring: Wiring::open(WiringOptions { ovsdb: None }).unwrap(),
         emulation: true,
+        capabilities: Default::default(),
         timing,
         metrics: VmiMetrics::default(),
     }
