@@ -59,6 +59,26 @@ pub struct Sync {
     pub nics: Vec<GuestNic>,
     /// Emulate the CPU: because it was asked for, or because KVM cannot run a guest here.
     pub emulation: bool,
+    /// What libvirt found out about this node's QEMU before, so that it need not ask again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<CacheFile>,
+}
+
+/// A file of libvirt's cache of QEMU's capabilities. One that does not fit (another QEMU, another kernel) is ignored by
+/// libvirt.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheFile {
+    /// Its name, without a folder.
+    pub name: String,
+    /// Its text.
+    pub contents: String,
+}
+
+impl std::fmt::Debug for CacheFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CacheFile({}, {} bytes)", self.name, self.contents.len())
+    }
 }
 
 /// The launcher's answer.
@@ -195,6 +215,67 @@ pub struct GuestInfo {
     pub timezone: String,
     /// The guest's interfaces, loopback left out.
     pub interfaces: Vec<GuestInterface>,
+    /// Who is logged in, each once.
+    pub users: Vec<GuestUser>,
+    /// The mounted file systems that lie on disks.
+    pub file_systems: Vec<GuestFileSystem>,
+    /// `frozen` while the file systems are frozen, else empty.
+    pub fs_freeze_status: String,
+    /// Version of the guest agent.
+    pub agent_version: String,
+    /// The commands that it knows.
+    pub supported_commands: Vec<GuestCommand>,
+}
+
+/// A user who is logged in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuestUser {
+    /// The user's name.
+    pub name: String,
+    /// Windows domain; empty elsewhere.
+    #[serde(default)]
+    pub domain: String,
+    /// Seconds since the epoch, with a fraction, of the first login that lasts.
+    pub login_time: serde_json::Number,
+}
+
+/// A mounted file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GuestFileSystem {
+    /// The guest's name of the disk or partition (`vda1`).
+    pub disk_name: String,
+    /// Where it is mounted.
+    pub mount_point: String,
+    /// `ext4`, `ntfs`...
+    pub r#type: String,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Its size.
+    pub total_bytes: u64,
+    /// The disks under it.
+    pub disks: Vec<GuestDisk>,
+}
+
+/// A disk under a file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GuestDisk {
+    /// Its serial number; empty where it has none.
+    pub serial: String,
+    /// `virtio`, `scsi`...
+    pub bus_type: String,
+}
+
+/// A command of the guest agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GuestCommand {
+    /// Its name.
+    pub name: String,
+    /// Whether it may be used.
+    pub enabled: bool,
 }
 
 /// A NIC as the guest sees it.

@@ -7,13 +7,16 @@ use anyhow::Context;
 use clap::Parser;
 use holdfast_launcher::paths::Paths;
 use holdfast_launcher::vm::{Identity, Message, Vm};
-use holdfast_launcher::{confinement, libvirt, reaper, server};
+use holdfast_launcher::{allocator, confinement, libvirt, probe, reaper, server};
 use nix::sys::signal::{SigSet, Signal};
 
-/// Runs one virtual machine.
+/// The argument that makes it a probe.
+const PROBE: &str = "probe";
+
+/// Runs one virtual machine. As `virt-launcher probe`, asks libvirt once what QEMU can do on this node.
 #[derive(Debug, Parser)]
 #[command(name = "virt-launcher", version)]
-struct Options {
+struct Launch {
     /// Name of the VirtualMachineInstance.
     #[arg(long)]
     name: String,
@@ -33,14 +36,39 @@ struct Options {
     paths: Paths,
 }
 
+/// Asks libvirt what QEMU can do on this node.
+#[derive(Debug, Parser)]
+#[command(name = "virt-launcher probe", version)]
+struct Probe {
+    #[command(flatten)]
+    probe: probe::Options,
+}
+
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
-    confinement::check()?;
-    reaper::split().context("failed to split off the reaper")?;
+    // Not clap's subcommands: a launcher's arguments are those of upstream, which has none, and all needed.
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|first| first == PROBE) {
+        let options = Probe::parse_from(std::iter::once("virt-launcher probe".into()).chain(arguments));
+        // libvirt waits for the end of each QEMU that it asked, and they are orphans.
+        reaper::split().context("failed to split off the reaper")?;
+        log();
+        return probe::run(&options.probe);
+    }
+    launch(Launch::parse())
+}
+
+fn log() {
     // RUST_LOG, or what matters to an operator.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+}
+
+fn launch(options: Launch) -> anyhow::Result<()> {
+    confinement::check()?;
+    allocator::be_sparing();
+    reaper::split().context("failed to split off the reaper")?;
+    log();
     let (outbox, inbox) = mpsc::channel();
     forward_sigterm(outbox.clone())?;
     libvirt::run_event_loop().context("failed to start libvirt's event loop")?;

@@ -26,7 +26,13 @@ impl Paths {
         self.private.join(uid)
     }
 
-    /// The read-only image behind a containerDisk volume.
+    /// The folder at which the container image of a containerDisk volume is mounted, where it is.
+    #[must_use]
+    pub fn container_image(&self, volume: &str) -> PathBuf {
+        self.run.join("container-disks").join(volume)
+    }
+
+    /// The read-only image behind a containerDisk volume, where it was laid out as a file.
     #[must_use]
     pub fn container_disk(&self, volume: &str) -> PathBuf {
         self.run.join("container-disks").join(format!("{volume}.img"))
@@ -48,12 +54,6 @@ impl Paths {
     #[must_use]
     pub fn final_state(&self) -> PathBuf {
         self.run.join("final.json")
-    }
-
-    /// libvirtd's socket.
-    #[must_use]
-    pub fn libvirt_socket(&self) -> PathBuf {
-        self.libvirt.join("run/libvirt/libvirt-sock")
     }
 }
 

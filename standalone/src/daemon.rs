@@ -97,6 +97,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             state: options.state.clone(),
             wiring: agent.wiring(),
             emulation: !kvm,
+            capabilities: Arc::default(),
             timing: Timing::default(),
             metrics: agent.vmi_metrics(),
         },

@@ -113,8 +113,8 @@ fn one(vmi: &VirtualMachineInstance, volume: &Volume, paths: &Paths) -> Result<D
     if volume.name.is_empty() || volume.name.starts_with('.') || !volume.name.chars().all(plain) {
         return Err(Cause::Name);
     }
-    let mut image = if volume.container_disk.is_some() {
-        container_disk::prepare(&volume.name, paths)?
+    let mut image = if let Some(source) = &volume.container_disk {
+        container_disk::prepare(&volume.name, source, paths)?
     } else if let Some(source) = &volume.empty_disk {
         empty_disk::prepare(&volume.name, source, paths)?
     } else if let Some(source) = &volume.host_disk {

@@ -2,7 +2,8 @@
 //!
 //! It is started when nobody answers on its socket, and is not tied to the launcher's life: a launcher that starts
 //! again finds it there. Only its QEMU driver is loaded; the others cost memory and look for services that a
-//! sandbox does not have.
+//! sandbox does not have. It asks QEMU what it can do before the first domain, which takes longer than all the rest of
+//! a start, unless its cache has the answers: they are the same for all VMs of a node.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
@@ -11,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::paths::Paths;
+use holdfast_agent_api::launcher::CacheFile;
+
+use crate::paths;
 
 /// How long libvirtd may take until it listens.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -42,6 +45,14 @@ admin_min_workers = 1
 admin_max_workers = 1
 log_outputs = \"3:stderr\"
 ";
+/// Settings of the C library's allocator: libvirtd works in bursts, and what a thread of it once used would stay with
+/// that thread for the VM's life.
+const ALLOCATOR: [(&str, &str); 4] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
+    ("MALLOC_TRIM_THRESHOLD_", "65536"),
+    ("MALLOC_TOP_PAD_", "16384"),
+];
 
 /// Why libvirtd is not there.
 #[derive(Debug, thiserror::Error)]
@@ -76,16 +87,16 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Names the daemon; starts nothing.
+    /// Names the daemon that has its sockets, state and settings in `folder`; starts nothing.
     #[must_use]
-    pub fn new(paths: &Paths) -> Self {
-        Self { folder: paths.libvirt.clone(), socket: paths.libvirt_socket(), child: None }
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), socket: folder.join("run/libvirt/libvirt-sock"), child: None }
     }
 
-    /// Whether a launcher before this one had a daemon here.
+    /// Where it listens.
     #[must_use]
-    pub fn was_here(paths: &Paths) -> bool {
-        paths.libvirt.join("config/libvirt/qemu").exists()
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Makes sure that it runs and listens.
@@ -117,6 +128,32 @@ impl Daemon {
         Ok(())
     }
 
+    /// Puts answers of QEMU where libvirtd looks for them before it asks. What is there is newer.
+    ///
+    /// # Errors
+    /// [`DaemonError::Settings`]; it can do without.
+    pub fn warm(&self, files: &[CacheFile]) -> Result<(), DaemonError> {
+        let folder = self.cache();
+        let settings = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DaemonError::Settings { path, source }
+        };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(settings(&folder))?;
+        for file in files.iter().filter(|file| !file.name.contains('/') && file.name.ends_with(".xml")) {
+            let path = folder.join(&file.name);
+            if !path.exists() {
+                paths::replace(&path, file.contents.as_bytes()).map_err(settings(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where libvirtd keeps what QEMU answered.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.folder.join("cache/libvirt/qemu/cache/capabilities")
+    }
+
     /// Ends the daemon, also one that hangs, and one that a launcher before us started. Domains are not its children
     /// and run on.
     pub fn end(&mut self) {
@@ -141,7 +178,7 @@ impl Daemon {
         for (name, folder) in [("CONFIG", "config"), ("CACHE", "cache"), ("DATA", "data")] {
             command.env(format!("XDG_{name}_HOME"), self.folder.join(folder));
         }
-        command.env("XDG_RUNTIME_DIR", self.folder.join("run"));
+        command.env("XDG_RUNTIME_DIR", self.folder.join("run")).envs(ALLOCATOR);
         command.env("LIBVIRT_DRIVER_DIR", self.folder.join("drivers"));
         command
     }

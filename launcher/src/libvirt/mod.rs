@@ -5,6 +5,7 @@
 //! the event that announced a change; a libvirtd that hangs ends the connection by keep-alive, which bounds each
 //! call; no call here runs on the thread that decides.
 
+mod capabilities;
 mod daemon;
 mod events;
 mod guest_agent;
@@ -15,6 +16,7 @@ use virt::domain::Domain;
 use virt::error::ErrorNumber;
 use virt::sys;
 
+pub use capabilities::{CapabilitiesError, Host};
 pub use daemon::{Daemon, DaemonError};
 pub use events::{Change, run_event_loop};
 pub use guest_agent::query as query_guest_agent;

@@ -60,8 +60,6 @@ pub struct Identity {
 
 /// Between attempts to get libvirtd back.
 const RECONNECT: Duration = Duration::from_secs(1);
-/// Between looks at the console's log.
-const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// The VM and all that is known of it.
 pub struct Vm {
@@ -85,7 +83,8 @@ pub struct Vm {
     stopping: Option<end::Stopping>,
     ended: Option<end::Ended>,
     reconnect_at: Option<Instant>,
-    housekeeping_at: Instant,
+    /// Whether the guest's console is copied to our output already.
+    console_followed: bool,
 }
 
 impl Vm {
@@ -103,7 +102,7 @@ impl Vm {
         let state = DomainState::None;
         let none = Vec::new();
         let mut vm = Self {
-            daemon: Daemon::new(&paths),
+            daemon: Daemon::new(&paths.libvirt),
             identity,
             paths,
             inbox,
@@ -125,14 +124,14 @@ impl Vm {
             guest_info_poller,
             stopping: None,
             ended: None,
-            reconnect_at: None,
-            housekeeping_at: Instant::now() + HOUSEKEEPING,
+            // Before the first Sync: libvirtd starts while the agent wires. It may also have a domain already.
+            reconnect_at: Some(Instant::now()),
+            console_followed: false,
         };
         if let Some(end) = end::recorded(&vm.paths) {
             vm.status.state = DomainState::Final(end);
             vm.ended = Some(end::Ended::now());
-        } else if Daemon::was_here(&vm.paths) {
-            vm.reconnect_at = Some(Instant::now());
+            vm.reconnect_at = None;
         }
         Ok(vm)
     }
@@ -144,8 +143,11 @@ impl Vm {
             if self.ended.as_ref().is_some_and(end::Ended::is_over) {
                 break;
             }
-            let wait = self.next_deadline().saturating_duration_since(Instant::now());
-            match self.inbox.recv_timeout(wait) {
+            let message = match self.next_deadline() {
+                Some(at) => self.inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+                None => self.inbox.recv().map_err(RecvTimeoutError::from),
+            };
+            match message {
                 Ok(message) => self.handle(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 // The launcher keeps a sender itself.
@@ -155,11 +157,10 @@ impl Vm {
         self.daemon.end();
     }
 
-    fn next_deadline(&self) -> Instant {
+    fn next_deadline(&self) -> Option<Instant> {
         let stopping = self.stopping.as_ref().map(end::Stopping::next);
         let ended = self.ended.as_ref().map(end::Ended::over_at);
-        let all = [stopping, ended, self.reconnect_at, Some(self.housekeeping_at)];
-        all.into_iter().flatten().min().unwrap_or(self.housekeeping_at)
+        [stopping, ended, self.reconnect_at].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
@@ -168,10 +169,6 @@ impl Vm {
             self.reconnect();
         }
         self.go_on_stopping(now);
-        if self.housekeeping_at <= now {
-            self.housekeeping_at = now + HOUSEKEEPING;
-            crate::console_log::bound(&self.paths.sockets(&self.identity.uid).join("virt-serial0-log"));
-        }
     }
 
     fn handle(&mut self, message: Message) {
@@ -309,7 +306,7 @@ impl Vm {
             }
         };
         let name = crate::domain::name(&self.identity.namespace, &self.identity.name);
-        let opened = Hypervisor::open(&self.paths.libvirt_socket(), &name, forward);
+        let opened = Hypervisor::open(self.daemon.socket(), &name, forward);
         self.hypervisor = Some(opened.map_err(|error| chain(&error))?);
         Ok(())
     }

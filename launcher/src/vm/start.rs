@@ -6,6 +6,7 @@ use holdfast_agent_api::launcher::{FailureClass, Response, Sync};
 use holdfast_api::kubevirt::VirtualMachineInstance;
 
 use super::{Vm, chain, failed};
+use crate::console_log::{self, From};
 use crate::domain::{self, Domain, DomainError, Input};
 use crate::libvirt::{Hypervisor, LibvirtError, Observed, ShutOff};
 use crate::{dhcp, disks};
@@ -34,6 +35,8 @@ impl Vm {
             return response;
         }
         self.refresh();
+        // What was made of the description is not needed again.
+        crate::allocator::trim();
         Response::Domain(self.status.clone())
     }
 
@@ -66,14 +69,34 @@ impl Vm {
                 Observed::ShutOff(ShutOff::NeverRan | ShutOff::NotStarted) => guest.undefine().map_err(libvirt)?,
                 Observed::ShutOff(_) => return Ok(()),
                 _ => {
+                    self.follow_console(vmi, From::Now);
                     self.learn_targets(sync, vmi);
                     return Ok(());
                 }
             }
         }
+        if let Err(error) = self.daemon.warm(&sync.capabilities) {
+            tracing::warn!(error = chain(&error), "failed to fill libvirt's cache; it asks QEMU itself");
+        }
         let domain = self.describe(sync, vmi)?;
         self.status.volume_targets = domain.volume_targets();
-        start(&hypervisor, &domain, vmi)
+        start(&hypervisor, &domain, vmi)?;
+        self.follow_console(vmi, From::Start);
+        Ok(())
+    }
+
+    /// Copies what the guest prints to our own standard output, unless the spec does not want it kept.
+    fn follow_console(&mut self, vmi: &VirtualMachineInstance, from: From) {
+        let devices = &vmi.spec.domain.devices;
+        let kept = devices.autoattach_serial_console != Some(false) && devices.log_serial_console != Some(false);
+        if !kept || self.console_followed {
+            return;
+        }
+        self.console_followed = true;
+        let log = self.paths.sockets(&self.identity.uid).join("virt-serial0-log");
+        if let Err(error) = console_log::follow(log, from) {
+            tracing::warn!(error = chain(&error), "failed to follow the guest's console");
+        }
     }
 
     /// Names the targets of a domain that a launcher before us started.

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 /// Longest wait for a condition: emulated guests on busy machines are slow.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 pub const UID: &str = "6f2c9a6c-5b07-4e5f-9c1c-6a5b4c3d2e1f";
-/// Makes what a runtime makes of a container's file system, then becomes the launcher. $1: folder on the host.
+/// Makes what a runtime makes of a container's file system (a read-only root with empty volumes in the places of a
+/// pod's), then becomes the launcher. $1: folder on the host.
 const ENTER: &str = r#"
 set -e
 R=$1; shift
@@ -39,6 +40,9 @@ mount --bind $R/share /run/kubevirt
 mount --bind $R/private /run/kubevirt-private
 mount --bind $R/disks /run/kubevirt-ephemeral-disks
 mount --bind $R/libvirt /run/libvirt
+mount -o remount,ro /run
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -o remount,bind,ro /
 ip link set lo up
 ip tuntap add dev tap0 mode tap user 107 group 107
 ip link set tap0 up
@@ -139,7 +143,8 @@ impl Sandbox {
     pub fn sync(&self, vmi: &Value, nics: &[GuestNic]) -> Response {
         let leased = nics.iter().filter(|nic| nic.dhcp_v4.is_some());
         let sockets: Vec<OwnedFd> = leased.map(|nic| self.packet_socket(nic.tap.as_str())).collect();
-        let sync = Sync { vmi: vmi.clone(), nics: nics.to_vec(), emulation: true };
+        let capabilities = Vec::new();
+        let sync = Sync { vmi: vmi.clone(), nics: nics.to_vec(), emulation: true, capabilities };
         self.ask_with(Request::Sync(Box::new(sync)), &sockets)
     }
 
