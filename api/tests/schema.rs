@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use holdfast_api::crd::crds;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
 /// Each CRD with upstream's table.
@@ -11,6 +13,15 @@ const TABLES: &[(&str, &str)] = &[
     ("kubevirts.kubevirt.io", include_str!("data/kubevirt-1.9-kubevirt.tsv")),
     ("virtualmachines.kubevirt.io", include_str!("data/kubevirt-1.9-vm.tsv")),
     ("virtualmachineinstances.kubevirt.io", include_str!("data/kubevirt-1.9-vmi.tsv")),
+    ("virtualmachineinstancepresets.kubevirt.io", include_str!("data/kubevirt-1.9-preset.tsv")),
+    ("virtualmachineinstancereplicasets.kubevirt.io", include_str!("data/kubevirt-1.9-replicaset.tsv")),
+    ("virtualmachineinstancemigrations.kubevirt.io", include_str!("data/kubevirt-1.9-migration.tsv")),
+    ("virtualmachinepools.pool.kubevirt.io", include_str!("data/kubevirt-1.9-pool.tsv")),
+    ("virtualmachineinstancetypes.instancetype.kubevirt.io", include_str!("data/kubevirt-1.9-instancetype.tsv")),
+    ("virtualmachineclusterinstancetypes.instancetype.kubevirt.io", include_str!("data/kubevirt-1.9-instancetype.tsv")),
+    ("virtualmachinepreferences.instancetype.kubevirt.io", include_str!("data/kubevirt-1.9-preference.tsv")),
+    ("virtualmachineclusterpreferences.instancetype.kubevirt.io", include_str!("data/kubevirt-1.9-preference.tsv")),
+    ("migrationpolicies.migrations.kubevirt.io", include_str!("data/kubevirt-1.9-migrationpolicy.tsv")),
 ];
 
 /// Facts that are kept, in upstream's notation.
@@ -54,8 +65,8 @@ fn upstream(table: &str) -> BTreeMap<String, Facts> {
 }
 
 fn ours(crd: &str) -> BTreeMap<String, Facts> {
-    let crds = crds();
-    let crd = crds.iter().find(|c| c.metadata.name.as_deref() == Some(crd)).unwrap();
+    static CRDS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(crds);
+    let crd = CRDS.iter().find(|c| c.metadata.name.as_deref() == Some(crd)).unwrap();
     let schema = crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
     let mut found = BTreeMap::new();
     flatten("", &serde_json::to_value(schema).unwrap(), false, &mut found);

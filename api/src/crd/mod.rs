@@ -11,23 +11,65 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::core::object::{HasSpec, HasStatus};
 use kube::core::{CustomResourceExt, Resource};
 use schemars::JsonSchema;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::kubevirt::{KubeVirt, VirtualMachine, VirtualMachineInstance};
+use crate::kubevirt::{
+    KubeVirt, MigrationPolicy, VirtualMachine, VirtualMachineClusterInstancetype, VirtualMachineClusterPreference,
+    VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstancePreset,
+    VirtualMachineInstanceReplicaSet, VirtualMachineInstancetype, VirtualMachinePool, VirtualMachinePreference,
+};
 use crate::lease::{IPLease, MACLease};
 use crate::underlay::UnderlayNetwork;
 
 /// All CRDs that Holdfast installs.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
-        with_v1alpha3(crd::<KubeVirt>()),
-        with_v1alpha3(crd::<VirtualMachine>()),
+        with_old(crd::<KubeVirt>(status::<KubeVirt>()), "v1alpha3"),
+        with_old(crd::<VirtualMachine>(status::<VirtualMachine>()), "v1alpha3"),
         // Upstream's instances have no status subresource: their status is written with the rest.
-        with_v1alpha3(without_status_subresource(crd::<VirtualMachineInstance>())),
-        crd::<UnderlayNetwork>(),
-        crd::<IPLease>(),
-        crd::<MACLease>(),
+        without_status_subresource(with_old(
+            crd::<VirtualMachineInstance>(status::<VirtualMachineInstance>()),
+            "v1alpha3",
+        )),
+        preset(),
+        with_old(
+            crd::<VirtualMachineInstanceReplicaSet>(nullable(status::<VirtualMachineInstanceReplicaSet>())),
+            "v1alpha3",
+        ),
+        with_old(crd::<VirtualMachineInstanceMigration>(status::<VirtualMachineInstanceMigration>()), "v1alpha3"),
+        pool(),
+        crd::<VirtualMachineInstancetype>(None),
+        crd::<VirtualMachineClusterInstancetype>(None),
+        crd::<VirtualMachinePreference>(None),
+        crd::<VirtualMachineClusterPreference>(None),
+        crd::<MigrationPolicy>(nullable(status::<MigrationPolicy>())),
+        crd::<UnderlayNetwork>(status::<UnderlayNetwork>()),
+        crd::<IPLease>(status::<IPLease>()),
+        crd::<MACLease>(status::<MACLease>()),
     ]
+}
+
+/// Presets have been deprecated for so long that both of their versions are, and the older one is what is stored.
+fn preset() -> CustomResourceDefinition {
+    let mut crd = with_old(crd::<VirtualMachineInstancePreset>(None), "v1alpha3");
+    for version in &mut crd.spec.versions {
+        version.deprecated = Some(true);
+        version.storage = version.name == "v1alpha3";
+        if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
+            schema.required = None;
+        }
+    }
+    crd
+}
+
+/// Pools have an older version that is not deprecated.
+fn pool() -> CustomResourceDefinition {
+    let mut crd = with_old(crd::<VirtualMachinePool>(status::<VirtualMachinePool>()), "v1alpha1");
+    for version in &mut crd.spec.versions {
+        version.deprecated = None;
+    }
+    crd.spec.versions.reverse();
+    crd
 }
 
 /// A CRD as a YAML document.
@@ -41,15 +83,14 @@ pub fn crd_yaml(crd: &CustomResourceDefinition) -> String {
 
 /// The CRD of a type, with one version. A schema of ours that is not structural is a bug, which the
 /// tests of this crate would meet first.
-fn crd<K>() -> CustomResourceDefinition
+fn crd<K>(status: Option<Value>) -> CustomResourceDefinition
 where
-    K: CustomResourceExt + Resource<DynamicType = ()> + HasSpec + HasStatus,
+    K: CustomResourceExt + Resource<DynamicType = ()> + HasSpec,
     <K as HasSpec>::Spec: JsonSchema,
-    <K as HasStatus>::Status: JsonSchema,
 {
     let mut crd = K::crd();
     let description = crd.spec.versions.first().and_then(description).unwrap_or_default();
-    let schema = json!({
+    let mut schema = json!({
         "description": description,
         "type": "object",
         "required": ["spec"],
@@ -58,15 +99,34 @@ where
             "kind": {"type": "string", "description": "Kind of the object."},
             "metadata": {"type": "object"},
             "spec": structural::schema::<<K as HasSpec>::Spec>(),
-            "status": structural::schema::<<K as HasStatus>::Status>(),
         },
     });
+    if let Some(status) = status {
+        schema["properties"]["status"] = status;
+    }
     let schema: JSONSchemaProps =
         serde_json::from_value(schema).expect("a structural schema has the fields of a CRD's schema");
     for version in &mut crd.spec.versions {
         version.schema = Some(CustomResourceValidation { open_api_v3_schema: Some(schema.clone()) });
     }
     crd
+}
+
+/// The schema of a type's status.
+fn status<K>() -> Option<Value>
+where
+    K: HasStatus,
+    <K as HasStatus>::Status: JsonSchema,
+{
+    Some(structural::schema::<<K as HasStatus>::Status>())
+}
+
+/// A status that may be null.
+fn nullable(status: Option<Value>) -> Option<Value> {
+    status.map(|mut status| {
+        status["nullable"] = json!(true);
+        status
+    })
 }
 
 fn description(version: &CustomResourceDefinitionVersion) -> Option<String> {
@@ -82,14 +142,14 @@ fn without_status_subresource(mut crd: CustomResourceDefinition) -> CustomResour
 
 /// Adds the version that old clients ask for: the same, and said to be old. It has no descriptions,
 /// which would double the size of the object.
-fn with_v1alpha3(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+fn with_old(mut crd: CustomResourceDefinition, name: &str) -> CustomResourceDefinition {
     let old: Vec<_> = crd
         .spec
         .versions
         .iter()
         .cloned()
         .map(|mut version| {
-            version.name = "v1alpha3".to_owned();
+            name.clone_into(&mut version.name);
             version.storage = false;
             version.deprecated = Some(true);
             if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
