@@ -2,13 +2,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::layout::Machine;
+use crate::process;
 
 /// Where the processes of a machine are, below its group, on v2.
 const DAEMONS: &str = "daemons";
+
+/// Longest wait for processes that were ended to leave their groups.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,9 +126,16 @@ fn inherit_cpuset(group: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a group and all below it, in all hierarchies. Fails where a process is in one of them.
+/// Removes a group and all below it, in all hierarchies. Fails where a process stays in one of them.
 pub fn remove(group: &Path) -> Result<()> {
-    hierarchies()?.iter().try_for_each(|hierarchy| remove_below(&hierarchy.root.join(group)))
+    let hierarchies = hierarchies()?;
+    let mut last = Ok(());
+    // The kernel takes processes that have ended out of their groups at its leisure.
+    let removed = process::wait_for("control groups to be empty", DEADLINE, || {
+        last = hierarchies.iter().try_for_each(|hierarchy| remove_below(&hierarchy.root.join(group)));
+        Ok(last.is_ok().then_some(()))
+    });
+    last.and(removed)
 }
 
 fn remove_below(group: &Path) -> Result<()> {

@@ -1,9 +1,10 @@
 //! Components: the programs that a machine runs all the time.
 
+use std::time::{Duration, SystemTime};
+
 use anyhow::{Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::time::Duration;
 
 use super::layout::Machine;
 use super::logs;
@@ -28,6 +29,11 @@ impl Component {
     /// Its process on a machine, where it runs.
     pub fn running(&self, machine: &Machine<'_>) -> Option<Record> {
         Record::read(&machine.records().join(self.name)).filter(Record::is_alive)
+    }
+
+    /// When it was started last.
+    pub fn started(&self, machine: &Machine<'_>) -> Option<SystemTime> {
+        std::fs::metadata(machine.records().join(self.name)).and_then(|data| data.modified()).ok()
     }
 
     /// Starts it where it does not run, and says whether that was so.

@@ -10,9 +10,12 @@ use super::{cgroup, network};
 
 /// Takes it down. Programs and logs stay.
 pub fn down(cluster: Cluster<'_>) -> Result<()> {
-    for machine in machines(cluster) {
-        machine.end().with_context(|| format!("failed to end `{}`", machine.name))?;
-    }
+    // All at once, for init may reap orphans at its leisure.
+    std::thread::scope(|scope| {
+        let end = |machine: Machine<'_>| machine.end().with_context(|| format!("failed to end `{}`", machine.name));
+        let threads: Vec<_> = machines(cluster).into_iter().map(|machine| scope.spawn(move || end(machine))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a thread ended")))
+    })?;
     for name in ["underlay", "lan"] {
         network::remove_namespace(&cluster.netns(name))?;
     }
@@ -30,7 +33,7 @@ pub fn down(cluster: Cluster<'_>) -> Result<()> {
     }
 }
 
-/// The machines of which there is a namespace or a folder. Nodes before what they talk to.
+/// The machines of which there is a namespace or a folder.
 fn machines(cluster: Cluster<'_>) -> Vec<Machine<'_>> {
     let numbers = 1..=super::layout::MOST_NODES;
     let all = numbers.map(|number| cluster.node(number).machine).chain([cluster.control_plane()]);

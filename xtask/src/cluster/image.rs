@@ -82,14 +82,63 @@ fn architecture() -> &'static str {
     }
 }
 
-/// Imports all images of an archive into a node.
+/// Imports all images of an archive into a node, and removes those that have lost their name to them.
 pub fn import(node: &Node<'_>, archive: &Path) -> Result<()> {
     let file = fs::File::open(archive).with_context(|| format!("failed to open {}", archive.display()))?;
-    let import = node.machine.program("ctr")?.args(["-n", "k8s.io", "images", "import", "-"]);
-    import
-        .stdin(file)
-        .deadline(DEADLINE)
-        .output()
-        .map(drop)
-        .with_context(|| format!("failed to import {} into `{}`", archive.display(), node.machine.name))
+    let images = || Ok::<_, anyhow::Error>(node.machine.program("ctr")?.args(["-n", "k8s.io", "images"]));
+    let imported = images()?.args(["import", "-"]).stdin(file).deadline(DEADLINE).output();
+    imported.with_context(|| format!("failed to import {} into `{}`", archive.display(), node.machine.name))?;
+    let listed = images()?.arg("list").output().context("failed to list images")?;
+    match nameless(&listed) {
+        nameless if nameless.is_empty() => Ok(()),
+        nameless => images()?.arg("remove").args(nameless).output().map(drop).context("failed to remove old images"),
+    }
+}
+
+/// Those of containerd's images that go by nothing but a digest (the kubelet does not collect them here), while no
+/// other has the same content. `listed` has the name first and the digest third.
+fn nameless(listed: &str) -> Vec<&str> {
+    let images: Vec<(&str, &str)> = listed
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?, words.nth(1)?))
+        })
+        .collect();
+    let named: Vec<&str> =
+        images.iter().filter(|(name, _)| !name.starts_with("sha256:")).map(|(_, digest)| *digest).collect();
+    let nameless = |(name, digest): &&(&str, &str)| name.starts_with("sha256:") && !named.contains(digest);
+    images.iter().filter(nameless).map(|(name, _)| *name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_images_that_lost_their_name() {
+        let listed = "REF TYPE DIGEST SIZE\n\
+                      localhost/a:1 type sha256:new 1 MiB\n\
+                      sha256:config-old type sha256:old 1 MiB\n\
+                      sha256:config-new type sha256:new 1 MiB\n";
+        assert_eq!(nameless(listed), ["sha256:config-old"]);
+    }
+
+    #[test]
+    fn an_image_of_one_program_is_whole() {
+        let bytes = of_program("localhost/x:1", "x", b"program").unwrap();
+        let mut names = Vec::new();
+        let mut index = Value::Null;
+        for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            if name == "index.json" {
+                index = serde_json::from_reader(entry).unwrap();
+            }
+            names.push(name);
+        }
+        assert_eq!(index["manifests"][0]["annotations"]["io.containerd.image.name"], "localhost/x:1");
+        let digest = index["manifests"][0]["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+        assert!(names.contains(&format!("blobs/sha256/{digest}")), "{names:?}");
+    }
 }

@@ -30,6 +30,12 @@ const DEADLINE: Duration = Duration::from_secs(20);
 impl Machine<'_> {
     /// Its init, where that runs.
     pub fn init(&self) -> Option<Record> {
+        // One that was killed has no namespaces any more, and stays until all its processes are reaped.
+        self.init_or_rest().filter(|init| Path::new(&format!("/proc/{}/ns/net", init.pid)).exists())
+    }
+
+    /// Its init, where that runs or is about to end.
+    fn init_or_rest(&self) -> Option<Record> {
         Record::read(&self.records().join(INIT)).filter(Record::is_alive)
     }
 
@@ -101,7 +107,7 @@ impl Machine<'_> {
             // It may end between the look and the call.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         };
-        if let Some(init) = self.init() {
+        if let Some(init) = self.init_or_rest() {
             end(init.pid);
             let what = format!("the processes of `{}` to end", self.name);
             process::wait_for(&what, DEADLINE, || Ok((!init.is_alive()).then_some(())))?;
@@ -182,12 +188,88 @@ fn spawn(
         })
     };
     // The pid namespace of a process's children is a property of the thread that makes them.
-    let child = std::thread::scope(|scope| {
+    let mut child = std::thread::scope(|scope| {
         let child = scope.spawn(|| {
             enter()?;
             command.spawn().with_context(|| format!("failed to start {name}"))
         });
         child.join().unwrap_or_else(|_| bail!("failed to start {name}: the thread ended"))
     })?;
-    Record::of(child.id())
+    let record = Record::of(child.id())?;
+    // A zombie would hold up the end of its pid namespace. The thread is gone at the latest when this process is.
+    std::thread::spawn(move || child.wait());
+    Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::Cluster;
+    use super::super::network;
+    use super::*;
+
+    /// Takes the machines down also where the test fails.
+    struct Down<'a>(Cluster<'a>);
+
+    impl Drop for Down<'_> {
+        fn drop(&mut self) {
+            let _ = super::super::down::down(self.0);
+            let _ = fs::remove_dir_all(self.0.logs());
+        }
+    }
+
+    /// Digits in number: no name begins another.
+    fn unique(what: &str) -> String {
+        format!("{what}{:07}", std::process::id())
+    }
+
+    fn number(path: &str) -> String {
+        fs::read_link(path).unwrap().display().to_string()
+    }
+
+    #[test]
+    fn ends_with_all_that_it_runs() {
+        let name = unique("end");
+        let down = Down(Cluster { name: &name });
+        let machine = down.0.control_plane();
+        network::make_namespace(&machine.netns()).unwrap();
+        machine.start(include_str!("control-plane.sh"), &[]).unwrap();
+        let init = machine.running().unwrap();
+        let other = machine.spawn("other", "sleep", &["infinity".to_owned()]).unwrap();
+        for namespace in ["net", "pid", "mnt", "uts", "cgroup"] {
+            let [mine, of_init, of_other] = [
+                number(&format!("/proc/self/ns/{namespace}")),
+                number(&format!("/proc/{}/ns/{namespace}", init.pid)),
+                number(&format!("/proc/{}/ns/{namespace}", other.pid)),
+            ];
+            assert!(mine != of_init && of_init == of_other, "{namespace}: {mine} {of_init} {of_other}");
+        }
+        // A lost record does not save it.
+        fs::remove_dir_all(machine.records()).unwrap();
+        machine.end().unwrap();
+        process::wait_for("all to be gone", DEADLINE, || Ok((!init.is_alive() && !other.is_alive()).then_some(())))
+            .unwrap();
+        assert!(!Path::new("/run/netns").join(machine.netns()).exists());
+        machine.end().unwrap();
+    }
+
+    #[test]
+    fn a_node_writes_to_places_of_its_own() {
+        let name = unique("own");
+        let down = Down(Cluster { name: &name });
+        let machine = down.0.node(1).machine;
+        network::make_namespace(&machine.netns()).unwrap();
+        fs::create_dir_all(machine.folder()).unwrap();
+        let folder = machine.folder().display().to_string();
+        let mut arguments = vec![machine.name.clone(), folder, "/usr/bin".to_owned()];
+        arguments.extend(cgroup::hierarchies().unwrap().iter().map(cgroup::Hierarchy::word));
+        machine.start(include_str!("node.sh"), &arguments).unwrap();
+        let places = ["/etc", "/opt", "/run", "/tmp", "/var/lib", "/var/run"].map(|place| format!("{place}/{name}"));
+        machine.program("touch").unwrap().args(&places).output().unwrap();
+        for place in places {
+            assert!(!Path::new(&place).exists(), "{place} came out on the host");
+        }
+        assert_eq!(machine.program("hostname").unwrap().output().unwrap().trim(), machine.name);
+        let mounts = machine.program("cat").unwrap().arg("/proc/self/mountinfo").output().unwrap();
+        assert!(!mounts.contains(" - nsfs "), "it keeps namespaces of others alive:\n{mounts}");
+    }
 }

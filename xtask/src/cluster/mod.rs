@@ -199,6 +199,11 @@ fn find_component<'a>(cluster: Cluster<'a>, machine: &str, name: &str) -> Result
 fn lock(cluster: Cluster<'_>) -> Result<Flock<File>> {
     let path = Path::new("/run/lock").join(cluster.mark());
     let file = File::create(&path).with_context(|| format!("failed to open {}", path.display()))?;
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => return Ok(lock),
+        Err((file, _)) => file,
+    };
+    println!("cluster: waiting for another call to end");
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, error)| error)
         .with_context(|| format!("failed to lock {}", path.display()))

@@ -85,7 +85,9 @@ pub fn start(node: &Node<'_>) -> Result<()> {
             .collect();
         let added = vsctl(node, &add);
         added.with_context(|| format!("failed to make {BRIDGE}:\n{}", vswitchd.explanation(machine)))?;
-        machine.program("ip")?.args(["link", "set", BRIDGE, "up"]).output()?;
+        // A bridge that the database knew already is made some time after the daemon began.
+        let set_up = || machine.program("ip").is_ok_and(|ip| ip.args(["link", "set", BRIDGE, "up"]).succeeds());
+        vswitchd.wait(machine, DEADLINE, set_up)?;
     }
     if containers {
         let socket = Path::new("/run/containerd/containerd.sock");

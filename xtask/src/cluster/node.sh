@@ -6,6 +6,8 @@ name=$1 folder=$2 programs=$3
 shift 3
 mount --make-rprivate /
 mount -t proc proc /proc
+# Names of network namespaces would keep these alive after `ip netns del` on the host.
+findmnt --noheadings --raw --types nsfs --output TARGET | xargs --no-run-if-empty umount
 mount -t sysfs sysfs /sys
 if [ "$1" = v2 ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup

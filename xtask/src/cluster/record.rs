@@ -5,8 +5,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 
 /// A process that was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +41,6 @@ impl Record {
 
     /// Whether it runs.
     pub fn is_alive(&self) -> bool {
-        // Where it is a child of this very process, it stays a zombie until it is waited for, and holds up the end of
-        // its pid namespace.
-        let _ = waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG));
         stat(self.pid).is_some_and(|(state, start)| start == self.start && !matches!(state, 'Z' | 'X'))
     }
 }

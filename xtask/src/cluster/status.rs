@@ -18,8 +18,9 @@ pub fn show(cluster: Cluster<'_>) -> Result<bool> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["MACHINE", "COMPONENT", "STATE", "PID", "MEMORY"]);
     let mut add = |machine: &Machine<'_>, components: &[Component]| {
-        let runs = components.iter().map(|component| row(&mut table, machine, component));
-        runs.fold(true, |all, one| all && one)
+        let rows = components.iter().map(|component| row(&mut table, machine, component));
+        // Every row is wanted, also where one says no.
+        rows.filter(|runs| !runs).count() == 0
     };
     let mut healthy = add(&cluster.control_plane(), &control_plane::components(cluster, &Pki::of(cluster)?));
     for node in &nodes {

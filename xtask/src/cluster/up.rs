@@ -5,6 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::control_plane::{self, kubectl};
@@ -124,7 +125,7 @@ pub fn wait_for_nodes(cluster: Cluster<'_>, nodes: &[Node<'_>]) -> Result<()> {
         }
         if let Ok(text) = kubectl(cluster).args(["get", "nodes", "-o", "json"]).output() {
             listed = serde_json::from_str(&text).context("failed to parse the nodes")?;
-            if nodes.iter().all(|node| readiness(&listed, &node.machine.name).is_none()) {
+            if nodes.iter().all(|node| unreadiness(&listed, node).is_none()) {
                 return Ok(Some(()));
             }
         }
@@ -133,7 +134,7 @@ pub fn wait_for_nodes(cluster: Cluster<'_>, nodes: &[Node<'_>]) -> Result<()> {
     });
     waited.map_err(|error| {
         let late = nodes.iter().filter_map(|node| {
-            let why = readiness(&listed, &node.machine.name)?;
+            let why = unreadiness(&listed, node)?;
             let [.., kubelet, _] = node::components(node);
             Some(format!("\n{} is not Ready: {why}\n{}", node.machine.name, kubelet.explanation(&node.machine)))
         });
@@ -141,8 +142,14 @@ pub fn wait_for_nodes(cluster: Cluster<'_>, nodes: &[Node<'_>]) -> Result<()> {
     })
 }
 
-/// Why a node is not Ready; nothing where it is.
-fn readiness(listed: &Value, name: &str) -> Option<String> {
+/// Why a node is not Ready; nothing where it is. What its kubelet said before it was started anew does not count.
+fn unreadiness(listed: &Value, node: &Node<'_>) -> Option<String> {
+    let [.., kubelet, _] = node::components(node);
+    let started = kubelet.started(&node.machine).and_then(|time| Timestamp::try_from(time).ok());
+    unreadiness_since(listed, &node.machine.name, started.unwrap_or(Timestamp::MIN))
+}
+
+fn unreadiness_since(listed: &Value, name: &str, started: Timestamp) -> Option<String> {
     let Some(node) = listed["items"].as_array().into_iter().flatten().find(|node| node["metadata"]["name"] == name)
     else {
         return Some("it is not registered".to_owned());
@@ -151,7 +158,13 @@ fn readiness(listed: &Value, name: &str) -> Option<String> {
     let Some(ready) = conditions.into_iter().find(|condition| condition["type"] == "Ready") else {
         return Some("it has said nothing yet".to_owned());
     };
-    (ready["status"] != "True").then(|| ready["message"].as_str().unwrap_or_default().to_owned())
+    if ready["status"] != "True" {
+        return Some(ready["message"].as_str().unwrap_or_default().to_owned());
+    }
+    let said: Option<Timestamp> = ready["lastHeartbeatTime"].as_str().and_then(|time| time.parse().ok());
+    // The API server knows whole seconds only.
+    let fresh = said.is_some_and(|said| said.as_second() >= started.as_second());
+    (!fresh).then(|| "it has said nothing since its kubelet was started".to_owned())
 }
 
 #[cfg(test)]
@@ -164,11 +177,18 @@ mod tests {
         let node = |status: &str| {
             json!({ "items": [{
                 "metadata": { "name": "node1" },
-                "status": { "conditions": [{ "type": "Ready", "status": status, "message": "no network" }] },
+                "status": { "conditions": [{
+                    "type": "Ready",
+                    "status": status,
+                    "message": "no network",
+                    "lastHeartbeatTime": "2026-01-02T03:04:05Z",
+                }] },
             }] })
         };
-        assert_eq!(readiness(&node("True"), "node1"), None);
-        assert_eq!(readiness(&node("False"), "node1").as_deref(), Some("no network"));
-        assert!(readiness(&node("True"), "node2").unwrap().contains("not registered"));
+        let why = |status, name, started: &str| unreadiness_since(&node(status), name, started.parse().unwrap());
+        assert_eq!(why("True", "node1", "2026-01-02T03:04:05.9Z"), None);
+        assert!(why("True", "node1", "2026-01-02T03:04:06Z").unwrap().contains("nothing since"));
+        assert_eq!(why("False", "node1", "2026-01-02T03:04:05Z").as_deref(), Some("no network"));
+        assert!(why("True", "node2", "2026-01-02T03:04:05Z").unwrap().contains("not registered"));
     }
 }

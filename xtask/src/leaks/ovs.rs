@@ -28,8 +28,13 @@ pub fn ports() -> Result<Vec<String>> {
 fn databases() -> BTreeSet<String> {
     let servers = processes::all().into_iter().filter(|process| process.program.ends_with("/ovsdb-server"));
     servers
-        .flat_map(|server| server.arguments)
-        .filter_map(|argument| argument.strip_prefix("--remote=punix:").map(str::to_owned))
+        .flat_map(|server| {
+            let sockets = server.arguments.into_iter();
+            // Its mounts may be its own.
+            sockets.filter_map(move |argument| {
+                Some(format!("/proc/{}/root{}", server.pid, argument.strip_prefix("--remote=punix:")?))
+            })
+        })
         .filter(|socket| Path::new(socket).exists())
         .collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Safe to run again: what is there is left alone.
 
-mod packages;
+pub mod packages;
 
 use std::path::Path;
 
