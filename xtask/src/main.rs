@@ -11,6 +11,7 @@ mod dist;
 #[cfg(test)]
 mod docs;
 mod guest;
+mod images;
 mod leaks;
 mod process;
 mod setup;
@@ -43,6 +44,8 @@ enum Chore {
     Setup(setup::Arguments),
     /// Build the test guest: a small bootable disk, made of Debian packages
     Guest(guest::Arguments),
+    /// Build the container images of a cluster into target/images
+    Images(images::Arguments),
     /// Write the custom resource definitions into deploy/crds
     Crds(crds::Arguments),
     /// List what a run could leave behind, or what is there since an earlier list
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Chore::Dist(arguments) => dist::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Guest(arguments) => guest::run(&arguments),
+        Chore::Images(arguments) => images::run(&arguments),
         Chore::Crds(arguments) => crds::run(&arguments),
         Chore::Leaks(arguments) => leaks::run(&arguments),
         Chore::CheckDeps(arguments) => deps::run(&arguments),

@@ -40,7 +40,7 @@ impl Profile {
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Dev => ("dev", "debug"),
-            Self::Release => ("release", "release"),
+            Self::Release => ("dist", "dist"),
         }
     }
 
@@ -62,6 +62,32 @@ pub fn build_programs(profile: Profile) -> Result<()> {
     for program in PROGRAMS {
         place(&target().join(folder).join(program), &profile.folder())?;
     }
+    build_cni(&profile.folder())
+}
+
+/// The folder with all programs that [`build_image_programs`] built.
+pub fn image_programs() -> PathBuf {
+    target().join("dist/images")
+}
+
+/// Builds the programs of the images. virt-operator is linked statically, for its image holds nothing else.
+pub fn build_image_programs() -> Result<()> {
+    let (name, folder) = Profile::Release.names();
+    Program::new(cargo())
+        .args(["build", "--bins", "--profile", name])
+        .args(["--package", "holdfast-controller", "--package", "holdfast-handler", "--package", "holdfast-launcher"])
+        .env("RUSTC_WORKSPACE_WRAPPER", root().join("xtask/src/images/rustc-static.sh"))
+        .folder(root())
+        .deadline(BUILD_DEADLINE)
+        .show()?;
+    for program in ["virt-handler", "virt-launcher", "virt-operator"] {
+        place(&target().join(folder).join(program), &image_programs())?;
+    }
+    build_cni(&image_programs())
+}
+
+/// Builds the CNI plugin into `folder`.
+fn build_cni(folder: &Path) -> Result<()> {
     // By itself, for in the workspace it would get the features that others ask of their common dependencies. With
     // release's settings always: this is the one program whose size and start count.
     build(&[
@@ -76,7 +102,7 @@ pub fn build_programs(profile: Profile) -> Result<()> {
         "-C",
         "target-feature=+crt-static",
     ])?;
-    place(&target().join("release/holdfast"), &profile.folder())
+    place(&target().join("release/holdfast"), folder)
 }
 
 /// Builds all tests.
