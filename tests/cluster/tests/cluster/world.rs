@@ -1,0 +1,154 @@
+//! What the tests share: namespaces of their own, VMs, programs, and the host on the underlay.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use holdfast_cluster_tests::api::{Api, conditions};
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// Longest wait for a VM, or for anything else that takes a while here.
+pub const LONG: Duration = Duration::from_secs(180);
+/// Longest run of a program.
+const PROGRAM: Duration = Duration::from_secs(60);
+/// Network namespace of the host on the underlay.
+const LAN: &str = "/run/netns/hf-cluster-lan";
+/// The test guest's image.
+pub const GUEST: &str = "localhost/holdfast/testguest:v0.1.0";
+
+/// A namespace of the cluster for one test, with a network `lan` in it.
+pub struct World {
+    pub api: Api,
+    pub namespace: String,
+}
+
+impl World {
+    /// Makes the namespace, in place of one that a test before left.
+    pub async fn new(name: &str) -> Self {
+        let api = Api::connect().await.unwrap();
+        let world = Self { api, namespace: format!("test-{name}") };
+        world.remove().await;
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": world.namespace}});
+        world.api.call(Method::POST, "/api/v1/namespaces", &namespace).await.unwrap().ok().unwrap();
+        world.networks().await;
+        world
+    }
+
+    async fn networks(&self) {
+        let underlay = json!({"apiVersion": "holdfast.io/v1alpha1", "kind": "UnderlayNetwork",
+            "metadata": {"name": "lan"}, "spec": {"backend": "ovs", "bridge": "br-lan", "datapath": "netdev",
+            "subnets": [{"cidr": "192.0.2.0/24", "gateway": "192.0.2.1",
+                "ranges": [{"start": "192.0.2.100", "end": "192.0.2.199"}]}]}});
+        let made = self.api.call(Method::POST, "/apis/holdfast.io/v1alpha1/underlaynetworks", &underlay).await.unwrap();
+        assert!(made.code == 201 || made.code == 409, "{made:?}");
+        let config = json!({"cniVersion": "1.0.0", "type": "holdfast", "network": "lan"});
+        let nad = json!({"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+            "metadata": {"name": "lan"}, "spec": {"config": config.to_string()}});
+        self.post("k8s.cni.cncf.io/v1", "network-attachment-definitions", &nad).await;
+    }
+
+    /// Path of a collection of this namespace, or of an object in it.
+    pub fn path(&self, group: &str, rest: &str) -> String {
+        let root = if group == "v1" { "/api/v1".to_owned() } else { format!("/apis/{group}") };
+        format!("{root}/namespaces/{}/{rest}", self.namespace)
+    }
+
+    /// Creates an object.
+    pub async fn post(&self, group: &str, plural: &str, object: &Value) -> Value {
+        let path = self.path(group, plural);
+        self.api.call(Method::POST, &path, object).await.unwrap().ok().unwrap()
+    }
+
+    /// A VM's VMI; none where it has none.
+    pub async fn vmi(&self, name: &str) -> Option<Value> {
+        self.api.get(&self.path("kubevirt.io/v1", &format!("virtualmachineinstances/{name}"))).await.unwrap()
+    }
+
+    /// Waits until a VMI is as it should be.
+    pub async fn until_vmi(&self, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let look = async || Ok(self.vmi(name).await.filter(|vmi| is(vmi)));
+        let found = self.api.until(&format!("VMI {name} {what}"), LONG, look).await;
+        match found {
+            Ok(vmi) => vmi,
+            Err(error) => panic!("{error:#}\n{:#}", self.vmi(name).await.unwrap_or_default()),
+        }
+    }
+
+    /// Waits until a VMI runs, and its guest tells its addresses.
+    pub async fn ready(&self, name: &str) -> Value {
+        self.until_vmi(name, "runs", |vmi| is_true(vmi, "Ready")).await;
+        self.until_vmi(name, "has a guest agent", |vmi| is_true(vmi, "AgentConnected")).await
+    }
+
+    /// The launcher pod of a VM.
+    pub async fn pod(&self, name: &str) -> Option<Value> {
+        let selector = format!("pods?labelSelector=kubevirt.io%3Dvirt-launcher%2Cvmi.kubevirt.io%2Fid%3D{name}");
+        let pods = self.api.get(&self.path("v1", &selector)).await.unwrap().unwrap();
+        pods["items"].as_array().unwrap().first().cloned()
+    }
+
+    /// Calls a verb of a VM or VMI.
+    pub async fn verb(&self, plural: &str, name: &str, verb: &str, body: &Value) {
+        let path = self.path("subresources.kubevirt.io/v1", &format!("{plural}/{name}/{verb}"));
+        self.api.call(Method::PUT, &path, body).await.unwrap().ok().unwrap();
+    }
+
+    /// Removes the namespace with all that is in it, and waits until it is gone: nothing may hold it up.
+    pub async fn remove(&self) {
+        self.api.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await.unwrap();
+    }
+}
+
+/// Whether a condition is True.
+pub fn is_true(object: &Value, condition: &str) -> bool {
+    conditions(object).get(condition).is_some_and(|found| found["status"] == "True")
+}
+
+/// A VM with the test guest, a masquerade NIC on the pod network and one on the network `lan`, at `address`.
+pub fn vm(name: &str, address: &str) -> Value {
+    let mut vm = plain_vm(name);
+    let template = &mut vm["spec"]["template"];
+    template["metadata"]["annotations"] = json!({"holdfast.io/ip-addresses": json!({"lan": [address]}).to_string()});
+    let spec = &mut template["spec"];
+    spec["domain"]["devices"]["interfaces"] =
+        json!([{"name": "default", "masquerade": {}}, {"name": "lan", "bridge": {}}]);
+    spec["networks"] = json!([{"name": "default", "pod": {}}, {"name": "lan", "multus": {"networkName": "lan"}}]);
+    vm
+}
+
+/// A VM with the test guest and a masquerade NIC.
+pub fn plain_vm(name: &str) -> Value {
+    json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": name},
+        "spec": {"runStrategy": "Always", "template": {"metadata": {"labels": {"vm": name}}, "spec": {
+            "domain": {"memory": {"guest": "128Mi"}, "devices": {
+                "disks": [{"name": "root", "disk": {"bus": "virtio"}}],
+                "interfaces": [{"name": "default", "masquerade": {}}], "rng": {}}},
+            "networks": [{"name": "default", "pod": {}}],
+            "terminationGracePeriodSeconds": 10,
+            "volumes": [{"name": "root", "containerDisk": {"image": GUEST}}]}}}})
+}
+
+/// Runs a program to its end; its output, if it succeeded.
+pub async fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let child = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = timeout(PROGRAM, child).await.map_err(|_| format!("{program} did not end"))?;
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Runs a program on the host on the underlay.
+pub async fn on_lan(arguments: &[&str]) -> Result<String, String> {
+    let namespace = format!("--net={LAN}");
+    let all: Vec<&str> = [namespace.as_str(), "--"].into_iter().chain(arguments.iter().copied()).collect();
+    run("nsenter", &all).await
+}
+
+/// virtctl, as it was built with the tests' images.
+pub fn virtctl() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::env::var_os("HOLDFAST_VIRTCTL").map_or_else(|| root.join("target/debug/virtctl"), PathBuf::from)
+}
