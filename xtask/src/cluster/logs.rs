@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 
 use super::layout::Cluster;
 
+/// The line that begins what a process writes.
+pub const START: &str = "---- started ----\n";
+
 /// How many lines explain a failure.
 const LINES: usize = 12;
 
@@ -17,9 +20,9 @@ pub fn explanation(log: &Path) -> String {
     format!("{}\n  (from {})", lines.join("\n"), log.display())
 }
 
-/// The last lines that tell of errors; the last lines of all where none does.
+/// The last lines since the last start that tell of errors; the last lines of all where none does.
 fn telling(log: &str) -> Vec<&str> {
-    let lines: Vec<&str> = log.lines().collect();
+    let lines: Vec<&str> = log.rsplit(START).next().unwrap_or(log).lines().collect();
     let errors: Vec<&str> = lines.iter().copied().filter(|line| tells_of_error(line)).collect();
     let chosen = if errors.is_empty() { lines } else { errors };
     chosen[chosen.len().saturating_sub(LINES)..].to_vec()
@@ -28,6 +31,9 @@ fn telling(log: &str) -> Vec<&str> {
 /// By the ways in which the components write: klog (Kubernetes), logfmt (containerd), JSON (etcd), OVS, and plain
 /// words of programs that end before they log.
 fn tells_of_error(line: &str) -> bool {
+    if ["level=info", "level=warning"].iter().any(|mark| line.contains(mark)) {
+        return false;
+    }
     let klog = line.starts_with(['E', 'F']) && line[1..].starts_with(|c: char| c.is_ascii_digit());
     let marks = ["level=error", "level=fatal", "\"level\":\"error\"", "\"level\":\"fatal\"", "|ERR|", "|EMER|"];
     let words = ["panic:", "Error:", "error:", "failed to run", "unknown flag", "not found"];
@@ -76,6 +82,14 @@ mod tests {
         assert_eq!(telling(log), ["E1122 07:00:01 broken"]);
         assert_eq!(telling("time=x level=fatal msg=\"no\"\nlast\n"), ["time=x level=fatal msg=\"no\""]);
         assert_eq!(telling("Everything\nEnds\n"), ["Everything", "Ends"]);
+    }
+
+    #[test]
+    fn what_an_earlier_process_wrote_explains_nothing() {
+        let log = format!("{START}E1122 old\n{START}E1122 new\n");
+        assert_eq!(telling(&log), ["E1122 new"]);
+        let log = format!("{START}time=x level=info msg=skip error=\"no: failed to run x\"\nlast\n");
+        assert_eq!(telling(&log).len(), 2);
     }
 
     #[test]

@@ -164,11 +164,12 @@ fn spawn(
     if let Some(folder) = log.parent() {
         fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     }
-    let log = fs::OpenOptions::new()
+    let mut log = fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(log)
         .with_context(|| format!("failed to open {}", log.display()))?;
+    log.write_all(logs::START.as_bytes()).context("failed to write to a log")?;
     let mut begin = begin;
     command
         .env_clear()

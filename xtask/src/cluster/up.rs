@@ -52,7 +52,9 @@ pub fn size(cluster: Cluster<'_>, asked: Option<u8>) -> Result<u8> {
 /// The nodes that it has.
 pub fn nodes(cluster: Cluster<'_>) -> Result<Vec<Node<'_>>> {
     let file = cluster.size_file();
-    let text = fs::read_to_string(&file).context("there is no cluster; `cargo xtask cluster up` makes one")?;
+    let Ok(text) = fs::read_to_string(&file) else {
+        bail!("there is no cluster `{}`; `cargo xtask cluster up` makes one", cluster.name)
+    };
     let size: u8 = text.trim().parse().with_context(|| format!("failed to parse {}", file.display()))?;
     Ok((1..=size).map(|number| cluster.node(number)).collect())
 }

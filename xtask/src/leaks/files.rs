@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::clusters;
+
 /// Folders of an installed Holdfast, looked through to the last file.
 const FOLDERS: &[&str] = &["/run/holdfast", "/var/lib/holdfast", "/run/holdfast-demo", "/var/lib/holdfast-demo"];
 /// Folders for all, and how names begin that are ours there. `.tmp` is what Rust tests call their own.
@@ -38,7 +40,10 @@ pub fn cgroups() -> Vec<String> {
     let mut found = Vec::new();
     // One parent is kept for all VMs; the groups below it are one VM's each.
     below(Path::new("/sys/fs/cgroup"), &mut found, &|path| {
-        path.is_dir() && path.to_string_lossy().contains(CGROUP) && path.file_name().is_some_and(|name| name != CGROUP)
+        path.is_dir()
+            && !clusters::holds_group(path)
+            && path.to_string_lossy().contains(CGROUP)
+            && path.file_name().is_some_and(|name| name != CGROUP)
     });
     found
 }

@@ -3,6 +3,7 @@
 //! Each kind of trace has a function that lists all of that kind on the machine that could be ours. Listing needs
 //! no record of what a run made, so that it also finds what a run forgot.
 
+mod clusters;
 mod files;
 mod kernel;
 mod mounts;

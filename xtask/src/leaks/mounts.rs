@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::clusters;
+
 /// Words in a mount's source or target by which it is ours, in namespaces other than our own.
 const OURS: &[&str] = &["holdfast", "hf-", "kubevirt"];
 
@@ -27,6 +29,9 @@ fn others(own: &str) -> BTreeMap<String, String> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         // Processes come and go, and folders of /proc that are no process have no namespace: both are passed over.
         let Some(namespace) = namespace(&entry.path()).filter(|namespace| namespace != own) else { continue };
+        if clusters::holds(&entry.path()) {
+            continue;
+        }
         if let Ok(text) = fs::read_to_string(entry.path().join("mountinfo")) {
             others.entry(namespace).or_insert(text);
         }

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::clusters;
+
 /// How the file names of such programs begin.
 const PROGRAMS: &[&str] = &[
     "dnsmasq",
@@ -50,10 +52,13 @@ impl Process {
     }
 }
 
-/// All processes of the machine.
+/// All processes of the machine, but for those inside of test clusters.
 pub fn all() -> Vec<Process> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Process::read(&entry.path())).collect()
+    let folders = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    folders
+        .filter(|folder| !clusters::holds(folder) || clusters::is_machine(folder))
+        .filter_map(|folder| Process::read(&folder))
+        .collect()
 }
 
 /// Those that could be ours.
