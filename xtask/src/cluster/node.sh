@@ -8,6 +8,8 @@ mount --make-rprivate /
 mount -t proc proc /proc
 # Names of network namespaces would keep these alive after `ip netns del` on the host.
 findmnt --noheadings --raw --types nsfs --output TARGET | xargs --no-run-if-empty umount
+# What is mounted below would be hidden and yet listed, and who looks for control groups could take it for them.
+umount --recursive --lazy /sys
 mount -t sysfs sysfs /sys
 if [ "$1" = v2 ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
