@@ -1,9 +1,23 @@
-//! virt-controller.
+//! virt-controller: Kubernetes objects to Kubernetes objects.
+//!
+//! Reading order: [`vm`] makes VMIs of VMs, [`vmi`] makes pods of VMIs and follows them, [`pod`] is what such a pod
+//! looks like (pure); [`nodes`] finds nodes that nobody answers for, [`leases`] gives addresses back. [`engine`] is
+//! what they run on: caches that know of their own writes, and queues.
+//!
+//! Invariants: every decision is a pure function of objects; every step is safe to do twice, and is guarded by a name,
+//! a UID or a resourceVersion; a write that would change nothing is not sent. A VMI's finalizer goes only when its pod
+//! object is gone, and that is the whole of fencing: nothing is started anew while the old one may run.
 
-/// Runs virt-controller until it is told to end.
-///
-/// # Errors
-/// Whatever keeps it from running.
-pub async fn run() -> anyhow::Result<()> {
-    anyhow::bail!("virt-controller is not here yet")
-}
+mod api;
+mod context;
+mod engine;
+mod leases;
+mod metrics;
+mod nodes;
+mod patch;
+mod pod;
+mod run;
+mod vm;
+mod vmi;
+
+pub use run::run;

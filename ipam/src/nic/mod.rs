@@ -153,13 +153,8 @@ impl Wanted {
             NicError { reason: error.reason(), message }
         })?;
         let delivery = network.delivery(&allocation.addresses);
-        let lease = NicLease {
-            claim,
-            mac: allocation.mac,
-            addresses: allocation.addresses,
-            delivery,
-            vm_owned: self.vm_owned,
-        };
+        let lease =
+            NicLease { claim, mac: allocation.mac, addresses: allocation.addresses, delivery, vm_owned: self.vm_owned };
         Ok(Nic { lease: Some(lease), ..self.bare() })
     }
 

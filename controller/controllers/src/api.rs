@@ -1,0 +1,158 @@
+//! Calls of the API server: each has a deadline, and an error that says what was tried.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::engine::Key;
+
+/// No call takes longer.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// A namespaced kind that is known when this is compiled.
+pub trait Object:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+/// Why a call did not do what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The API server refused, or could not be reached.
+    #[error("failed to {verb} {kind} `{key}`")]
+    Refused {
+        /// What was tried.
+        verb: &'static str,
+        /// With which kind.
+        kind: String,
+        /// With which object.
+        key: Key,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// It did not answer.
+    #[error("failed to {verb} {kind} `{key}`: no answer in {} s", DEADLINE.as_secs())]
+    Deadline {
+        /// What was tried.
+        verb: &'static str,
+        /// With which kind.
+        kind: String,
+        /// With which object.
+        key: Key,
+    },
+}
+
+impl ApiError {
+    /// The API server's answer, where it gave one.
+    pub fn answer(&self) -> Option<&Status> {
+        match self {
+            Self::Refused { source, .. } => match &**source {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            Self::Deadline { .. } => None,
+        }
+    }
+
+    /// HTTP's code of the answer.
+    pub fn code(&self) -> Option<u16> {
+        self.answer().map(|status| status.code)
+    }
+
+    /// Somebody else changed the object in between, or it is not there any more: look again.
+    pub fn is_stale(&self) -> bool {
+        matches!(self.code(), Some(404 | 409))
+    }
+
+    /// The server understood and refuses: trying the same again at once is of no use.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.code(), Some(400..=499)) && self.code() != Some(429)
+    }
+}
+
+/// Creates an object.
+pub async fn create<K: Object>(client: &Client, object: &K) -> Result<K, ApiError> {
+    let key = Key::of(object.meta());
+    call::<K, _>("create", &key, namespaced::<K>(client, &key).create(&PostParams::default(), object)).await
+}
+
+/// Gets an object, if there is one, as it is and not as a cache has it.
+pub async fn get<K: Object>(client: &Client, key: &Key) -> Result<Option<K>, ApiError> {
+    call::<K, _>("get", key, namespaced::<K>(client, key).get_opt(&key.name)).await
+}
+
+/// The objects of a namespace that have a label.
+pub async fn list<K: Object>(client: &Client, namespace: &str, selector: &str) -> Result<Vec<K>, ApiError> {
+    let key = Key::new(namespace, "");
+    let params = ListParams::default().labels(selector);
+    Ok(call::<K, _>("list", &key, namespaced::<K>(client, &key).list(&params)).await?.items)
+}
+
+/// Changes an object by a JSON merge patch (RFC 7386).
+pub async fn patch<K: Object>(client: &Client, key: &Key, change: &Value) -> Result<K, ApiError> {
+    let params = PatchParams::default();
+    call::<K, _>("patch", key, namespaced::<K>(client, key).patch(&key.name, &params, &Patch::Merge(change))).await
+}
+
+/// Changes an object's status by a JSON merge patch.
+pub async fn patch_status<K: Object>(client: &Client, key: &Key, change: &Value) -> Result<K, ApiError> {
+    let params = PatchParams::default();
+    let request = async { namespaced::<K>(client, key).patch_status(&key.name, &params, &Patch::Merge(change)).await };
+    call::<K, _>("patch the status of", key, request).await
+}
+
+/// Changes a list in an object's status by its keys (a strategic merge patch), so that entries of others stay.
+pub async fn merge_status<K: Object>(client: &Client, key: &Key, change: &Value) -> Result<K, ApiError> {
+    let params = PatchParams::default();
+    let request =
+        async { namespaced::<K>(client, key).patch_status(&key.name, &params, &Patch::Strategic(change)).await };
+    call::<K, _>("patch the status of", key, request).await
+}
+
+/// Deletes the object with this UID, and no younger one of its name. Returns it as it is while it goes, or nothing
+/// where it is gone.
+pub async fn delete<K: Object>(
+    client: &Client,
+    key: &Key,
+    uid: &str,
+    grace: Option<u32>,
+) -> Result<Option<K>, ApiError> {
+    let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    let params = DeleteParams { grace_period_seconds: grace, preconditions, ..DeleteParams::default() };
+    match call::<K, _>("delete", key, namespaced::<K>(client, key).delete(&key.name, &params)).await {
+        Ok(left) => Ok(left.left()),
+        Err(error) if error.is_stale() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn namespaced<K: Object>(client: &Client, key: &Key) -> Api<K> {
+    Api::namespaced(client.clone(), &key.namespace)
+}
+
+async fn call<K: Object, T>(
+    verb: &'static str,
+    key: &Key,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ApiError> {
+    let kind = || K::kind(&()).into_owned();
+    match tokio::time::timeout(DEADLINE, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(ApiError::Refused { verb, kind: kind(), key: key.clone(), source: Box::new(error) }),
+        Err(_) => Err(ApiError::Deadline { verb, kind: kind(), key: key.clone() }),
+    }
+}

@@ -1,0 +1,125 @@
+//! What of a pod matters, and nothing more: this is what is kept of each.
+
+use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use super::COMPUTE;
+use crate::engine::{Cached, Key};
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodFacts {
+    /// Namespace and name.
+    pub key: Key,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// UID of what controls it.
+    pub owner: String,
+    /// Name of what controls it.
+    pub owner_name: String,
+    /// The node that it is bound to.
+    pub node: Option<String>,
+    /// The image that the container was asked to run.
+    pub image: Option<String>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// `status.phase`.
+    pub phase: String,
+    /// `status.qosClass`.
+    pub qos_class: Option<String>,
+    /// Its conditions, without what tells only of time.
+    pub conditions: Vec<PodCondition>,
+    /// The container `compute`, or the only one.
+    pub compute: ComputeState,
+}
+
+/// How far a container is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ComputeState {
+    /// Nothing is told of it.
+    #[default]
+    Unknown,
+    /// It has not begun.
+    Waiting {
+        /// CamelCase word.
+        reason: String,
+        /// Sentence.
+        message: String,
+    },
+    /// It runs.
+    Running,
+    /// It has ended.
+    Terminated {
+        /// When, where that is told.
+        at: Option<Timestamp>,
+    },
+}
+
+impl PodFacts {
+    /// The condition of that type.
+    pub fn condition(&self, kind: &str) -> Option<&PodCondition> {
+        self.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+
+    /// Whether the kubelet says that all its containers have ended.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// Whether it is ready to serve.
+    pub fn is_ready(&self) -> bool {
+        self.condition("Ready").is_some_and(|condition| condition.status == "True")
+    }
+
+    /// Of a pod as the API server has it.
+    pub fn of(pod: Pod) -> Self {
+        let (meta, status) = (pod.metadata, pod.status.unwrap_or_default());
+        let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        let states = status.container_statuses.unwrap_or_default();
+        let compute = states.iter().find(|state| state.name == COMPUTE).or_else(|| states.first());
+        let strip = |condition: PodCondition| PodCondition {
+            last_probe_time: None,
+            last_transition_time: None,
+            observed_generation: None,
+            ..condition
+        };
+        let spec = pod.spec.unwrap_or_default();
+        let container = spec.containers.iter().find(|container| container.name == COMPUTE).or(spec.containers.first());
+        Self {
+            key: Key::of(&meta),
+            image: container.and_then(|container| container.image.clone()),
+            owner: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
+            owner_name: owner.map(|owner| owner.name.clone()).unwrap_or_default(),
+            uid: meta.uid.unwrap_or_default(),
+            node: spec.node_name,
+            deleting: meta.deletion_timestamp.is_some(),
+            phase: status.phase.unwrap_or_default(),
+            qos_class: status.qos_class,
+            conditions: status.conditions.unwrap_or_default().into_iter().map(strip).collect(),
+            compute: compute.and_then(|state| state.state.as_ref()).map(ComputeState::of).unwrap_or_default(),
+        }
+    }
+}
+
+impl ComputeState {
+    fn of(state: &ContainerState) -> Self {
+        match state {
+            ContainerState { running: Some(_), .. } => Self::Running,
+            ContainerState { terminated: Some(end), .. } => {
+                Self::Terminated { at: end.finished_at.as_ref().map(|time| time.0) }
+            }
+            ContainerState { waiting: Some(waiting), .. } => Self::Waiting {
+                reason: waiting.reason.clone().unwrap_or_default(),
+                message: waiting.message.clone().unwrap_or_default(),
+            },
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl Cached for PodFacts {
+    fn read(object: Value) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(object).map(Self::of)
+    }
+}
