@@ -35,7 +35,7 @@ impl Registry {
                 // Still being written, or never finished: the runtime was told so.
                 (true, _) => {}
                 (false, None) => tracing::error!(path = %path.display(), "a note of a DEL cannot be read"),
-                (false, Some((key, chained))) => match self.obey(&key, chained).await {
+                (false, Some((key, chained))) => match self.obey(&path, &key, chained).await {
                     Ok(()) => _ = fs::remove_file(&path),
                     Err(error) => tracing::warn!(%key, %error, "a note of a DEL waits"),
                 },
@@ -43,8 +43,12 @@ impl Registry {
         }
     }
 
-    async fn obey(&self, key: &Key, chained: bool) -> Result<(), NoteError> {
+    async fn obey(&self, note: &Path, key: &Key, chained: bool) -> Result<(), NoteError> {
         let hold = self.hold(key, &key.attachment_id()).await?;
+        // An ADD that came in between has carried it out, and what it made is not meant.
+        if !note.exists() {
+            return Ok(());
+        }
         if chained {
             return self.drop_chained(&hold, key).await;
         }
