@@ -57,6 +57,29 @@ impl ErrorStatus {
         }
     }
 
+    /// 422 for what is wrong with fields, each cause with its own sentence.
+    pub fn invalid(causes: Vec<StatusCause>) -> Self {
+        let messages: Vec<&str> = causes.iter().filter_map(|cause| cause.message.as_deref()).collect();
+        Self {
+            code: 422,
+            reason: Some("Invalid".to_owned()),
+            message: messages.join(", "),
+            details: Some(Box::new(StatusDetails { causes: Some(causes), ..StatusDetails::default() })),
+        }
+    }
+
+    /// 400 without a reason: how a webhook says that it cannot do its work.
+    pub fn unreadable(why: impl Into<String>) -> Self {
+        Self { code: 400, reason: None, message: why.into(), details: None }
+    }
+
+    /// The refusal as a client sees it when a webhook of this name gave it.
+    #[must_use]
+    pub fn denied_by(mut self, webhook: &str) -> Self {
+        self.message = format!("admission webhook \"{webhook}\" denied the request: {}", self.message);
+        self
+    }
+
     fn of_object(code: i32, reason: &str, kind: &str, name: &str, message: String) -> Self {
         Self {
             code,

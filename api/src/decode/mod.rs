@@ -19,6 +19,7 @@ pub use error::{DecodeError, Location, Problem, Wrong};
 pub use locate::locate;
 pub use object::{Identity, Object, SUPPORTED};
 pub use path::{FieldPath, Segment};
+pub(crate) use typed::decode_lenient;
 
 use serde_json::Value;
 

@@ -74,6 +74,65 @@ fn read<T: DeserializeOwned>(mut value: Value, duplicates: Vec<FieldPath>) -> Re
     }
 }
 
+/// Objects that have no empty form: without one, the field is missing.
+const NEVER_EMPTY: [&str; 2] = ["template", "virtiofs"];
+
+/// Decodes a tree as KubeVirt's webhooks do: unknown fields are passed over, and required fields that are left out
+/// are empty or 0.
+pub(crate) fn decode_lenient<T: DeserializeOwned>(mut value: Value) -> Result<T, Vec<Problem>> {
+    // Fields that were missing: null is put there, which the type then refuses by saying what it expects.
+    let mut filled: Vec<FieldPath> = Vec::new();
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, T>(&value) {
+            Ok(object) => return Ok(object),
+            Err(error) => error,
+        };
+        let path = FieldPath::of_error(error.path());
+        let message = error.into_inner().to_string();
+        let problem = problem(path.clone(), &message, &value);
+        match &problem.wrong {
+            Wrong::Missing if !filled.contains(&problem.path) => {
+                place(&mut value, &problem.path, Value::Null);
+                filled.push(problem.path);
+            }
+            Wrong::Type { expected, found: "null" } if filled.contains(&path) => {
+                let Some(empty) = empty(expected, &path) else {
+                    return Err(vec![Problem { path, wrong: Wrong::Missing, location: None }]);
+                };
+                place(&mut value, &path, empty);
+            }
+            _ if remove_null(&mut value, &path) => {}
+            _ => return Err(vec![problem]),
+        }
+    }
+}
+
+/// What a required field of a type is where it is left out.
+fn empty(expected: &str, path: &FieldPath) -> Option<Value> {
+    let never = |name: &String| NEVER_EMPTY.contains(&name.as_str());
+    match expected {
+        "string" => Some(Value::String(String::new())),
+        "integer" | "number" => Some(Value::from(0)),
+        "boolean" => Some(Value::Bool(false)),
+        "object" if !matches!(path.0.last(), Some(Segment::Field(name)) if never(name)) => {
+            Some(Value::Object(serde_json::Map::new()))
+        }
+        _ => None,
+    }
+}
+
+/// Puts a value into the object that a path leads to.
+fn place(tree: &mut Value, path: &FieldPath, value: Value) {
+    let Some((Segment::Field(name), parents)) = path.0.split_last() else { return };
+    let parent = parents.iter().try_fold(tree, |tree, segment| match segment {
+        Segment::Field(name) => tree.get_mut(name),
+        Segment::Index(index) => tree.get_mut(index),
+    });
+    if let Some(object) = parent.and_then(Value::as_object_mut) {
+        object.insert(name.clone(), value);
+    }
+}
+
 /// Takes a field that is null out of its object, for types that have no null. True if it did.
 fn remove_null(value: &mut Value, path: &FieldPath) -> bool {
     let Some((Segment::Field(name), parents)) = path.0.split_last() else {

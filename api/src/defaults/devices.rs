@@ -14,7 +14,7 @@ const DEFAULT_NETWORK: &str = "default";
 /// gets one on the pod network, unless it says no.
 pub(super) fn default_devices(spec: &mut VirtualMachineInstanceSpec, config: &ClusterConfig) {
     default_interface(spec, config);
-    add_disks(spec);
+    show_volumes(spec);
     let (disk_bus, removable_bus) = if is_arm(spec) { ("virtio", "scsi") } else { ("sata", "sata") };
     let devices = &mut spec.domain.devices;
     for disk in &mut devices.disks {
@@ -50,7 +50,8 @@ fn default_interface(spec: &mut VirtualMachineInstanceSpec, config: &ClusterConf
     });
 }
 
-fn add_disks(spec: &mut VirtualMachineInstanceSpec) {
+/// A disk for each volume that nothing shows.
+pub(crate) fn show_volumes(spec: &mut VirtualMachineInstanceSpec) {
     let devices = &mut spec.domain.devices;
     for volume in &spec.volumes {
         let shown = devices.disks.iter().any(|disk| disk.name == volume.name)

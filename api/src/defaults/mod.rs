@@ -8,6 +8,8 @@ mod compute;
 mod devices;
 mod features;
 
+pub(crate) use devices::show_volumes;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
@@ -16,7 +18,7 @@ use crate::config::ClusterConfig;
 use crate::kubevirt::{
     Bootloader, CPUTopology, EFI, Firmware, Machine, MemoryStatus, ResourceRequirements, VirtualMachine,
     VirtualMachineInstance, VirtualMachineInstanceGuestOSInfo, VirtualMachineInstanceSpec,
-    VirtualMachineInstanceStatus,
+    VirtualMachineInstanceStatus, VirtualMachineInstanceTemplateSpec,
 };
 use crate::status;
 
@@ -68,9 +70,12 @@ pub fn default_vmi(vmi: &mut VirtualMachineInstance, config: &ClusterConfig, ide
     vmi.status = Some(first_status(&vmi.spec, now));
 }
 
-/// The spec of the VMI that a VM's template comes to, for rules that hold for both.
-pub(crate) fn defaulted_template(vm: &VirtualMachine, config: &ClusterConfig) -> Option<VirtualMachineInstanceSpec> {
-    let mut spec = vm.spec.template.spec.clone()?;
+/// The spec of the VMI that a template comes to, for rules that hold for both.
+pub(crate) fn defaulted_template(
+    template: &VirtualMachineInstanceTemplateSpec,
+    config: &ClusterConfig,
+) -> Option<VirtualMachineInstanceSpec> {
+    let mut spec = template.spec.clone()?;
     default_vmi_spec(&mut spec, config, &mut |_| Uuid::nil());
     Some(spec)
 }

@@ -8,7 +8,7 @@ use crate::error_status::ErrorStatus;
 pub(super) const RULES: &[Rule] = &[reserved_labels, gated_annotations];
 
 /// The labels of a VMI that only the control plane sets, without their prefix.
-const RESERVED_LABELS: [&str; 6] =
+pub(crate) const RESERVED_LABELS: [&str; 6] =
     ["created-by", "migrationJobUID", "nodeName", "migrationTargetNodeName", "schedulable", "install-strategy"];
 
 fn reserved_labels(context: &Context, causes: &mut Causes) {

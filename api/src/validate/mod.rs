@@ -23,15 +23,23 @@ mod vm;
 mod volumes;
 
 pub use decoding::decoding_error;
+pub(crate) use decoding::fields_error;
+pub(crate) use metadata::RESERVED_LABELS;
+pub(crate) use schema::check_spec as check_values;
+use vm::check_inference;
+pub(crate) use vm::{conflict, conflicts};
 
 use std::fmt::Display;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, StatusCause};
 
 use crate::config::ClusterConfig;
 use crate::defaults::defaulted_template;
 use crate::error_status::ErrorStatus;
-use crate::kubevirt::{VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceSpec};
+use crate::kubevirt::{
+    VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceSpec, VirtualMachineInstanceTemplateSpec,
+    VirtualMachineSpec,
+};
 
 /// What a rule looks at.
 struct Context<'a> {
@@ -54,7 +62,7 @@ type Rule = fn(&Context, &mut Causes);
 
 /// The kinds of wrong, as the API names them.
 #[derive(Debug, Clone, Copy)]
-enum Reason {
+pub(crate) enum Reason {
     Invalid,
     Required,
     Duplicate,
@@ -62,7 +70,7 @@ enum Reason {
 }
 
 impl Reason {
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "FieldValueInvalid",
             Self::Required => "FieldValueRequired",
@@ -74,10 +82,10 @@ impl Reason {
 
 /// What is wrong with an object, in the order in which it was found.
 #[derive(Debug, Default)]
-struct Causes(Vec<StatusCause>);
+pub(crate) struct Causes(Vec<StatusCause>);
 
 impl Causes {
-    fn add(&mut self, reason: Reason, field: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, reason: Reason, field: impl Into<String>, message: impl Into<String>) {
         self.0.push(StatusCause {
             field: Some(field.into()),
             message: Some(message.into()),
@@ -85,51 +93,46 @@ impl Causes {
         });
     }
 
-    fn invalid(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn invalid(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.add(Reason::Invalid, field, message);
     }
 
-    fn required(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn required(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.add(Reason::Required, field, message);
     }
 
-    fn duplicate(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn duplicate(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.add(Reason::Duplicate, field, message);
     }
 
-    fn not_supported(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn not_supported(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.add(Reason::NotSupported, field, message);
     }
 
-    /// The refusal by a webhook, where there is any cause.
-    fn into_result(self, webhook: &str) -> Result<(), ErrorStatus> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        let messages: Vec<&str> = self.0.iter().filter_map(|cause| cause.message.as_deref()).collect();
-        Err(ErrorStatus {
-            code: 422,
-            reason: Some("Invalid".to_owned()),
-            message: denied(webhook, &messages.join(", ")),
-            details: Some(Box::new(StatusDetails { causes: Some(self.0), ..StatusDetails::default() })),
-        })
+    /// A cause that no field has to do with.
+    pub(crate) fn not_supported_anywhere(&mut self, message: impl Into<String>) {
+        self.0.push(StatusCause {
+            field: None,
+            message: Some(message.into()),
+            reason: Some(Reason::NotSupported.as_str().to_owned()),
+        });
+    }
+
+    /// The refusal, where there is any cause.
+    pub(crate) fn into_result(self) -> Result<(), ErrorStatus> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.into_error()) }
+    }
+
+    /// The refusal for these causes.
+    pub(crate) fn into_error(self) -> ErrorStatus {
+        ErrorStatus::invalid(self.0)
     }
 }
 
-/// The sentence of a request that a webhook refuses.
-fn denied(webhook: &str, why: &str) -> String {
-    format!("admission webhook \"{webhook}.kubevirt.io\" denied the request: {why}")
-}
-
-/// The webhooks that look at one kind, by the names that their refusals carry.
-struct Webhooks {
-    mutator: &'static str,
-    validator: &'static str,
-}
-
-const VMI_WEBHOOKS: Webhooks =
-    Webhooks { mutator: "virtualmachineinstances-mutator", validator: "virtualmachineinstances-create-validator" };
-const VM_WEBHOOKS: Webhooks = Webhooks { mutator: "virtualmachines-mutator", validator: "virtualmachine-validator" };
+const VMI_MUTATOR: &str = "virtualmachineinstances-mutator.kubevirt.io";
+const VMI_VALIDATOR: &str = "virtualmachineinstances-create-validator.kubevirt.io";
+const VM_MUTATOR: &str = "virtualmachines-mutator.kubevirt.io";
+const VM_VALIDATOR: &str = "virtualmachine-validator.kubevirt.io";
 
 /// Rules on NICs, networks and disks.
 const DEVICE_RULES: [&[Rule]; 3] = [networks::RULES, interfaces::RULES, disks::RULES];
@@ -149,7 +152,34 @@ const INSTANCE_RULES: [&[Rule]; 2] = [disks::VOLUME_RULES, metadata::RULES];
 /// Whether a new VMI, already defaulted, is accepted.
 pub fn validate_vmi(vmi: &VirtualMachineInstance, config: &ClusterConfig) -> Result<(), ErrorStatus> {
     metadata::check_name("VirtualMachineInstance", &vmi.metadata)?;
-    schema::check_spec(&vmi.spec, "spec", VMI_WEBHOOKS.mutator)?;
+    check_values(&vmi.spec, "spec").map_err(|error| error.denied_by(VMI_MUTATOR))?;
+    vmi_rules(vmi, config).into_result().map_err(|error| error.denied_by(VMI_VALIDATOR))
+}
+
+/// Whether a new VM, already defaulted, is accepted.
+pub fn validate_vm(vm: &VirtualMachine, config: &ClusterConfig) -> Result<(), ErrorStatus> {
+    metadata::check_name("VirtualMachine", &vm.metadata)?;
+    check_machine(&vm.spec).map_err(|error| error.denied_by(VM_MUTATOR))?;
+    vm_rules(&vm.spec, "spec", config, Age::New).into_result().map_err(|error| error.denied_by(VM_VALIDATOR))
+}
+
+/// Refuses a VM that no rule can look at: unreadable values, and what cannot be inferred.
+pub(crate) fn check_machine(spec: &VirtualMachineSpec) -> Result<(), ErrorStatus> {
+    if let Some(template) = &spec.template.spec {
+        check_values(template, "spec.template.spec")?;
+    }
+    check_inference(spec)
+}
+
+/// Whether what is validated is there already. Some rules are for new objects only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Age {
+    New,
+    Old,
+}
+
+/// What the rules find wrong with a VMI.
+pub(crate) fn vmi_rules(vmi: &VirtualMachineInstance, config: &ClusterConfig) -> Causes {
     let context = Context { at: "spec", spec: &vmi.spec, metadata: &vmi.metadata, config };
     let mut causes = Causes::default();
     // KubeVirt applies the rules on devices before the others and once more after them, and its
@@ -159,28 +189,35 @@ pub fn validate_vmi(vmi: &VirtualMachineInstance, config: &ClusterConfig) -> Res
     run(&SPEC_RULES, &context, &mut causes);
     run(&INSTANCE_RULES, &context, &mut causes);
     run(&DEVICE_RULES, &context, &mut causes);
-    causes.into_result(VMI_WEBHOOKS.validator)
+    causes
 }
 
-/// Whether a new VM, already defaulted, is accepted.
-pub fn validate_vm(vm: &VirtualMachine, config: &ClusterConfig) -> Result<(), ErrorStatus> {
-    metadata::check_name("VirtualMachine", &vm.metadata)?;
-    if let Some(spec) = &vm.spec.template.spec {
-        schema::check_spec(spec, "spec.template.spec", VM_WEBHOOKS.mutator)?;
-    }
-    vm::check_inference(vm)?;
+/// What the rules find wrong with a VM whose spec stands at `at`.
+pub(crate) fn vm_rules(spec: &VirtualMachineSpec, at: &str, config: &ClusterConfig, age: Age) -> Causes {
     let mut causes = Causes::default();
-    if let Some(spec) = defaulted_template(vm, config) {
-        let metadata = vm.spec.template.metadata.clone().unwrap_or_default();
-        let context = Context { at: "spec.template.spec", spec: &spec, metadata: &metadata, config };
-        run(&[interfaces::DISCONTINUED_RULES], &context, &mut causes);
-        run(&DEVICE_RULES, &context, &mut causes);
-        run(&SPEC_RULES, &context, &mut causes);
-    }
+    template_rules(&spec.template, &format!("{at}.template"), config, age, &mut causes);
     for rule in vm::RULES {
-        rule(vm, &mut causes);
+        rule(at, spec, &mut causes);
     }
-    causes.into_result(VM_WEBHOOKS.validator)
+    causes
+}
+
+/// What the rules find wrong with a template of instances that stands at `at`.
+pub(crate) fn template_rules(
+    template: &VirtualMachineInstanceTemplateSpec,
+    at: &str,
+    config: &ClusterConfig,
+    age: Age,
+    causes: &mut Causes,
+) {
+    let Some(spec) = defaulted_template(template, config) else { return };
+    let metadata = template.metadata.clone().unwrap_or_default();
+    let context = Context { at: &format!("{at}.spec"), spec: &spec, metadata: &metadata, config };
+    if age == Age::New {
+        run(&[interfaces::DISCONTINUED_RULES], &context, causes);
+    }
+    run(&DEVICE_RULES, &context, causes);
+    run(&SPEC_RULES, &context, causes);
 }
 
 fn run(lists: &[&[Rule]], context: &Context, causes: &mut Causes) {

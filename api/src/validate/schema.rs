@@ -1,9 +1,8 @@
 //! What the schema of a field, beyond its type, does not allow.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 
-use super::denied;
 use crate::error_status::ErrorStatus;
 use crate::kubevirt::VirtualMachineInstanceSpec;
 use crate::quantity;
@@ -12,36 +11,25 @@ use crate::quantity;
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
 /// Refuses values that have the right type and yet cannot be read.
-pub(super) fn check_spec(spec: &VirtualMachineInstanceSpec, at: &str, webhook: &str) -> Result<(), ErrorStatus> {
+pub(crate) fn check_spec(spec: &VirtualMachineInstanceSpec, at: &str) -> Result<(), ErrorStatus> {
     for quantity in quantities(spec) {
-        quantity::parse(quantity).map_err(|error| unreadable(webhook, &error.to_string()))?;
+        quantity::parse(quantity).map_err(|error| ErrorStatus::unreadable(error.to_string()))?;
     }
     for volume in &spec.volumes {
         let policy = volume.container_disk.as_ref().and_then(|disk| disk.image_pull_policy.as_deref());
         if policy.is_some_and(|policy| !PULL_POLICIES.contains(&policy)) {
             let known = PULL_POLICIES.join(" ");
             let field = format!("{at}.volumes.containerDisk.imagePullPolicy");
-            return Err(schema_error(webhook, vec![format!("{field} in body should be one of [{known}]")]));
+            return Err(schema_error(vec![format!("{field} in body should be one of [{known}]")]));
         }
     }
     Ok(())
 }
 
-/// The answer of a webhook that cannot read the object: 400 without a reason.
-pub(super) fn unreadable(webhook: &str, why: &str) -> ErrorStatus {
-    ErrorStatus { code: 400, reason: None, message: denied(webhook, why), details: None }
-}
-
-/// The answer of a webhook to an object that its schema does not allow; causes without a field.
-pub(super) fn schema_error(webhook: &str, messages: Vec<String>) -> ErrorStatus {
-    let message = denied(webhook, &messages.join(", "));
-    let causes = messages.into_iter().map(|message| StatusCause { message: Some(message), ..StatusCause::default() });
-    ErrorStatus {
-        code: 422,
-        reason: Some("Invalid".to_owned()),
-        message,
-        details: Some(Box::new(StatusDetails { causes: Some(causes.collect()), ..StatusDetails::default() })),
-    }
+/// The answer to an object that its schema does not allow; causes without a field.
+pub(super) fn schema_error(messages: Vec<String>) -> ErrorStatus {
+    let cause = |message| StatusCause { message: Some(message), ..StatusCause::default() };
+    ErrorStatus::invalid(messages.into_iter().map(cause).collect())
 }
 
 /// Each quantity in a spec.

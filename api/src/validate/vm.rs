@@ -1,37 +1,36 @@
 //! Rules on a VM besides those on its template.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 
-use super::schema::unreadable;
-use super::{Causes, Reason, VM_WEBHOOKS, denied};
+use super::{Causes, Reason};
 use crate::error_status::ErrorStatus;
-use crate::kubevirt::{DataVolumeTemplateSpec, VirtualMachine, Volume};
+use crate::kubevirt::{DataVolumeTemplateSpec, VirtualMachineInstanceSpec, VirtualMachineSpec, Volume};
 use crate::run_strategy::{RunStrategy, StrategyError};
 
-/// Rules on a whole VM.
-pub(super) const RULES: &[fn(&VirtualMachine, &mut Causes)] =
+/// Rules on a whole VM, with the place of its spec.
+pub(super) const RULES: &[fn(&str, &VirtualMachineSpec, &mut Causes)] =
     &[template, run_strategy, data_volume_templates, instancetype_conflicts];
 
-fn template(vm: &VirtualMachine, causes: &mut Causes) {
-    if vm.spec.template.spec.is_none() {
-        causes.required("spec.template", "missing virtual machine template.");
+fn template(at: &str, vm: &VirtualMachineSpec, causes: &mut Causes) {
+    if vm.template.spec.is_none() {
+        causes.required(format!("{at}.template"), "missing virtual machine template.");
     }
 }
 
-fn run_strategy(vm: &VirtualMachine, causes: &mut Causes) {
-    let Err(error) = RunStrategy::of(&vm.spec) else { return };
+fn run_strategy(at: &str, vm: &VirtualMachineSpec, causes: &mut Causes) {
+    let Err(error) = RunStrategy::of(vm) else { return };
     let message = error.to_string();
     match error {
-        StrategyError::Missing => causes.required("spec", message),
-        StrategyError::Both => causes.invalid("spec.running", message),
-        StrategyError::Unknown(_) => causes.invalid("spec.runStrategy", message),
+        StrategyError::Missing => causes.required(at, message),
+        StrategyError::Both => causes.invalid(format!("{at}.running"), message),
+        StrategyError::Unknown(_) => causes.invalid(format!("{at}.runStrategy"), message),
     }
 }
 
-fn data_volume_templates(vm: &VirtualMachine, causes: &mut Causes) {
-    let volumes = vm.spec.template.spec.as_ref().map(|spec| spec.volumes.as_slice()).unwrap_or_default();
-    for (index, template) in vm.spec.data_volume_templates.iter().enumerate() {
-        check_data_volume(&format!("spec.dataVolumeTemplate[{index}]"), template, volumes, causes);
+fn data_volume_templates(at: &str, vm: &VirtualMachineSpec, causes: &mut Causes) {
+    let volumes = vm.template.spec.as_ref().map(|spec| spec.volumes.as_slice()).unwrap_or_default();
+    for (index, template) in vm.data_volume_templates.iter().enumerate() {
+        check_data_volume(&format!("{at}.dataVolumeTemplate[{index}]"), template, volumes, causes);
     }
 }
 
@@ -63,8 +62,28 @@ fn check_data_volume(at: &str, template: &DataVolumeTemplateSpec, volumes: &[Vol
 }
 
 /// An instance type decides about CPU and memory, so a VM that has one may not.
-fn instancetype_conflicts(vm: &VirtualMachine, causes: &mut Causes) {
-    let (Some(_), Some(spec)) = (&vm.spec.instancetype, &vm.spec.template.spec) else { return };
+fn instancetype_conflicts(at: &str, vm: &VirtualMachineSpec, causes: &mut Causes) {
+    let (Some(_), Some(spec)) = (&vm.instancetype, &vm.template.spec) else { return };
+    let set: Vec<String> = conflicts(spec).into_iter().map(|field| format!("{at}.template.spec.{field}")).collect();
+    add_conflict(set, causes);
+}
+
+fn add_conflict(fields: Vec<String>, causes: &mut Causes) {
+    let message = format!("VM field(s) {} conflicts with selected instance type", fields.join(", "));
+    for field in fields {
+        causes.invalid(field, message.clone());
+    }
+}
+
+/// The refusal of fields that a VM and its instance type both set.
+pub(crate) fn conflict(fields: Vec<String>) -> ErrorStatus {
+    let mut causes = Causes::default();
+    add_conflict(fields, &mut causes);
+    causes.into_error()
+}
+
+/// The fields of an instance's spec that are set, and that any instance type sets too.
+pub(crate) fn conflicts(spec: &VirtualMachineInstanceSpec) -> Vec<String> {
     let domain = &spec.domain;
     let cpu = domain.cpu.as_ref();
     let resource = |section: &str, name: &str| {
@@ -88,18 +107,13 @@ fn instancetype_conflicts(vm: &VirtualMachine, causes: &mut Causes) {
         (resource("limits", "cpu"), "resources.limits.cpu"),
         (resource("limits", "memory"), "resources.limits.memory"),
     ];
-    let set = fields.into_iter().filter(|(set, _)| *set).map(|(_, field)| format!("spec.template.spec.domain.{field}"));
-    let set: Vec<String> = set.collect();
-    let message = format!("VM field(s) {} conflicts with selected instance type", set.join(", "));
-    for field in set {
-        causes.invalid(field, message.clone());
-    }
+    fields.into_iter().filter(|(set, _)| *set).map(|(_, field)| format!("domain.{field}")).collect()
 }
 
 /// Refuses to infer an instance type or a preference from what cannot say it.
-pub(super) fn check_inference(vm: &VirtualMachine) -> Result<(), ErrorStatus> {
-    let instancetype = vm.spec.instancetype.as_ref();
-    let preference = vm.spec.preference.as_ref();
+pub(crate) fn check_inference(vm: &VirtualMachineSpec) -> Result<(), ErrorStatus> {
+    let instancetype = vm.instancetype.as_ref();
+    let preference = vm.preference.as_ref();
     let matchers = [
         ("instancetype", instancetype.map(|m| (&m.infer_from_volume, &m.name))),
         ("preference", preference.map(|m| (&m.infer_from_volume, &m.name))),
@@ -109,7 +123,7 @@ pub(super) fn check_inference(vm: &VirtualMachine) -> Result<(), ErrorStatus> {
         if name.as_deref().is_some_and(|name| !name.is_empty()) {
             return Err(name_beside_inference(field));
         }
-        let volumes = vm.spec.template.spec.as_ref().map(|spec| spec.volumes.as_slice()).unwrap_or_default();
+        let volumes = vm.template.spec.as_ref().map(|spec| spec.volumes.as_slice()).unwrap_or_default();
         let why = match volumes.iter().find(|candidate| candidate.name == *volume) {
             None => format!("unable to find volume {volume} to infer defaults"),
             Some(found) if found.persistent_volume_claim.is_none() && found.data_volume.is_none() => {
@@ -117,24 +131,16 @@ pub(super) fn check_inference(vm: &VirtualMachine) -> Result<(), ErrorStatus> {
             }
             Some(_) => continue,
         };
-        return Err(unreadable(VM_WEBHOOKS.mutator, &why));
+        return Err(ErrorStatus::unreadable(why));
     }
     Ok(())
 }
 
 fn name_beside_inference(field: &str) -> ErrorStatus {
     let message = "Name already set, should be cleared before setting inferFromVolume";
-    ErrorStatus {
-        code: 422,
-        reason: Some("Invalid".to_owned()),
-        message: denied(VM_WEBHOOKS.mutator, message),
-        details: Some(Box::new(StatusDetails {
-            causes: Some(vec![StatusCause {
-                field: Some(format!("spec.{field}.name")),
-                message: Some(message.to_owned()),
-                reason: Some(Reason::NotSupported.as_str().to_owned()),
-            }]),
-            ..StatusDetails::default()
-        })),
-    }
+    ErrorStatus::invalid(vec![StatusCause {
+        field: Some(format!("spec.{field}.name")),
+        message: Some(message.to_owned()),
+        reason: Some(Reason::NotSupported.as_str().to_owned()),
+    }])
 }
