@@ -226,7 +226,8 @@ mod tests {
             {"interface": "default", "network": "default", "ifname": "eth0"},
             {"interface": "lan", "network": "lan", "ifname": "pod1", "lease": {
                 "claim": {"uid": uid, "kind": "VirtualMachine", "namespace": "lab", "name": "a", "network": "lan"},
-                "mac": "02:00:00:00:00:42", "addresses": ["192.0.2.42/24"], "delivery": {}, "vmOwned": true}},
+                "mac": "02:00:00:00:00:42", "addresses": ["192.0.2.42/24"], "vmOwned": true,
+                "delivery": holdfast_net::model::Delivery::default()}},
         ]))
         .unwrap()
     }

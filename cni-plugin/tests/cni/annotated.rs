@@ -60,7 +60,7 @@ impl Case {
         let mut host = Host::new();
         host.start_with(Arc::new(workloads.clone()));
         let pod = host.pod();
-        pod.run("ip link add eth0 type dummy");
+        pod.run("ip link add eth0 type bridge");
         Self { host, workloads, pod }
     }
 
