@@ -87,12 +87,12 @@ impl ApiError {
 /// Creates an object.
 pub async fn create<K: Object>(client: &Client, object: &K) -> Result<K, ApiError> {
     let key = Key::of(object.meta());
-    call::<K, _>("create", &key, namespaced::<K>(client, &key).create(&PostParams::default(), object)).await
+    call::<K, _>("create", &key, namespaced::<K>(client, &key).create(&PostParams::default(), object)).await.map(lean)
 }
 
 /// Gets an object, if there is one, as it is and not as a cache has it.
 pub async fn get<K: Object>(client: &Client, key: &Key) -> Result<Option<K>, ApiError> {
-    call::<K, _>("get", key, namespaced::<K>(client, key).get_opt(&key.name)).await
+    Ok(call::<K, _>("get", key, namespaced::<K>(client, key).get_opt(&key.name)).await?.map(lean))
 }
 
 /// The objects of a namespace that have a label.
@@ -105,14 +105,15 @@ pub async fn list<K: Object>(client: &Client, namespace: &str, selector: &str) -
 /// Changes an object by a JSON merge patch (RFC 7386).
 pub async fn patch<K: Object>(client: &Client, key: &Key, change: &Value) -> Result<K, ApiError> {
     let params = PatchParams::default();
-    call::<K, _>("patch", key, namespaced::<K>(client, key).patch(&key.name, &params, &Patch::Merge(change))).await
+    let change = Patch::Merge(change);
+    call::<K, _>("patch", key, namespaced::<K>(client, key).patch(&key.name, &params, &change)).await.map(lean)
 }
 
 /// Changes an object's status by a JSON merge patch.
 pub async fn patch_status<K: Object>(client: &Client, key: &Key, change: &Value) -> Result<K, ApiError> {
     let params = PatchParams::default();
     let request = async { namespaced::<K>(client, key).patch_status(&key.name, &params, &Patch::Merge(change)).await };
-    call::<K, _>("patch the status of", key, request).await
+    call::<K, _>("patch the status of", key, request).await.map(lean)
 }
 
 /// Changes a list in an object's status by its keys (a strategic merge patch), so that entries of others stay.
@@ -120,7 +121,7 @@ pub async fn merge_status<K: Object>(client: &Client, key: &Key, change: &Value)
     let params = PatchParams::default();
     let request =
         async { namespaced::<K>(client, key).patch_status(&key.name, &params, &Patch::Strategic(change)).await };
-    call::<K, _>("patch the status of", key, request).await
+    call::<K, _>("patch the status of", key, request).await.map(lean)
 }
 
 /// Deletes the object with this UID, and no younger one of its name. Returns it as it is while it goes, or nothing
@@ -134,10 +135,31 @@ pub async fn delete<K: Object>(
     let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
     let params = DeleteParams { grace_period_seconds: grace, preconditions, ..DeleteParams::default() };
     match call::<K, _>("delete", key, namespaced::<K>(client, key).delete(&key.name, &params)).await {
-        Ok(left) => Ok(left.left()),
+        Ok(left) => Ok(left.left().map(lean)),
         Err(error) if error.is_stale() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// A call about a kind that is known only when it is made.
+pub async fn dynamic<T>(
+    verb: &'static str,
+    kind: &str,
+    key: &Key,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ApiError> {
+    let kind = || kind.to_owned();
+    match tokio::time::timeout(DEADLINE, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(ApiError::Refused { verb, kind: kind(), key: key.clone(), source: Box::new(error) }),
+        Err(_) => Err(ApiError::Deadline { verb, kind: kind(), key: key.clone() }),
+    }
+}
+
+/// An object as it is kept: without what tells who wrote which field.
+fn lean<K: Object>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object
 }
 
 fn namespaced<K: Object>(client: &Client, key: &Key) -> Api<K> {
@@ -149,10 +171,5 @@ async fn call<K: Object, T>(
     key: &Key,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {
-    let kind = || K::kind(&()).into_owned();
-    match tokio::time::timeout(DEADLINE, request).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(ApiError::Refused { verb, kind: kind(), key: key.clone(), source: Box::new(error) }),
-        Err(_) => Err(ApiError::Deadline { verb, kind: kind(), key: key.clone() }),
-    }
+    dynamic(verb, &K::kind(&()), key, request).await
 }

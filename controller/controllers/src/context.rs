@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
+use holdfast_api::kubevirt::{
+    VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceReplicaSet, VirtualMachinePool,
+};
 use holdfast_ipam::leases::LeaseStore;
 use holdfast_kubernetes::config::Settings;
 use holdfast_kubernetes::events::{EventType, Events};
@@ -33,6 +35,10 @@ pub struct Context {
     pub vms: Cache<VirtualMachine>,
     /// VirtualMachineInstances.
     pub vmis: Cache<VirtualMachineInstance>,
+    /// VirtualMachineInstanceReplicaSets.
+    pub replica_sets: Cache<VirtualMachineInstanceReplicaSet>,
+    /// VirtualMachinePools.
+    pub pools: Cache<VirtualMachinePool>,
     /// Launchers' pods.
     pub pods: Cache<PodFacts>,
     /// Nodes.
@@ -62,6 +68,10 @@ pub struct Queues {
     pub vms: Queue,
     /// Of the VMI controller.
     pub vmis: Queue,
+    /// Of those who keep numbers of VMIs and VMs.
+    pub replica_sets: Queue,
+    /// See `replica_sets`.
+    pub pools: Queue,
     /// Of the node controller.
     pub nodes: Queue,
     /// Of who gives addresses back.

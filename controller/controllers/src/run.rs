@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
-use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
+use holdfast_api::kubevirt::{
+    VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceReplicaSet, VirtualMachinePool,
+};
 use holdfast_kubernetes::client::{ClusterArgs, client};
 use holdfast_kubernetes::config;
 use holdfast_kubernetes::events::Events;
@@ -28,6 +30,7 @@ use crate::engine::watch::follow_all;
 use crate::engine::{Cache, Key, Queue};
 use crate::metrics::Metrics;
 use crate::pod::COMPONENT_LABEL;
+use crate::sets::{self, owner_name};
 use crate::{leases, nodes, vm, vmi};
 
 /// Name of the Lease that the leader holds.
@@ -121,21 +124,26 @@ async fn serve(args: &Args, metrics: &Metrics) -> anyhow::Result<()> {
 struct Inboxes {
     vms: Inbox,
     vmis: Inbox,
+    replica_sets: Inbox,
+    pools: Inbox,
     nodes: Inbox,
     leases: Inbox,
 }
 
 fn context(args: &Args, client: Client, settings: watch::Receiver<Arc<config::Settings>>) -> (Arc<Context>, Inboxes) {
     let ((vms, vms_in), (vmis, vmis_in)) = (Queue::new(), Queue::new());
+    let ((replica_sets, sets_in), (pools, pools_in)) = (Queue::new(), Queue::new());
     let ((nodes, nodes_in), (leases, leases_in)) = (Queue::new(), Queue::new());
     let instance = Some(args.pod_name.clone());
     let context = Context {
         vms: Cache::default(),
         vmis: Cache::default(),
+        replica_sets: Cache::default(),
+        pools: Cache::default(),
         pods: Cache::default(),
         nodes: Cache::default(),
         handlers: Cache::default(),
-        queues: Queues { vms, vmis, nodes, leases },
+        queues: Queues { vms, vmis, replica_sets, pools, nodes, leases },
         leases: Arc::new(KubeStore::new(client.clone())),
         settings,
         events: Events::new(client.clone(), COMPONENT, instance.clone()),
@@ -144,7 +152,15 @@ fn context(args: &Args, client: Client, settings: watch::Receiver<Arc<config::Se
         revisions: vm::revision::Revisions::default(),
         client,
     };
-    (Arc::new(context), Inboxes { vms: vms_in, vmis: vmis_in, nodes: nodes_in, leases: leases_in })
+    let inboxes = Inboxes {
+        vms: vms_in,
+        vmis: vmis_in,
+        replica_sets: sets_in,
+        pools: pools_in,
+        nodes: nodes_in,
+        leases: leases_in,
+    };
+    (Arc::new(context), inboxes)
 }
 
 /// Watches and works until one of the parts ends, which none does by itself.
@@ -167,6 +183,9 @@ async fn control(context: Arc<Context>, inboxes: Inboxes, metrics: Metrics) {
                 to.queues.leases.add(Key::default());
             }
             to.queues.vms.add(key.clone());
+            if let Some(pool) = owner_name(&vm.metadata, "VirtualMachinePool") {
+                to.queues.pools.add(key.beside(&pool));
+            }
         };
         follow_all::<VirtualMachine, _>(to.client.clone(), None, vms, done, changed).await;
     });
@@ -181,8 +200,23 @@ async fn control(context: Arc<Context>, inboxes: Inboxes, metrics: Metrics) {
             if let Some(vm) = vmi::owner(vmi) {
                 to.queues.vms.add(key.beside(&vm));
             }
+            if let Some(set) = owner_name(&vmi.metadata, "VirtualMachineInstanceReplicaSet") {
+                to.queues.replica_sets.add(key.beside(&set));
+            }
         };
         follow_all::<VirtualMachineInstance, _>(to.client.clone(), None, vmis, done, changed).await;
+    });
+    let (to, done) = (context.clone(), watched());
+    let replica_sets = context.replica_sets.clone();
+    tasks.spawn(async move {
+        let changed = |key: &Key, _: &VirtualMachineInstanceReplicaSet| to.queues.replica_sets.add(key.clone());
+        follow_all::<VirtualMachineInstanceReplicaSet, _>(to.client.clone(), None, replica_sets, done, changed).await;
+    });
+    let (to, done) = (context.clone(), watched());
+    let pools = context.pools.clone();
+    tasks.spawn(async move {
+        let changed = |key: &Key, _: &VirtualMachinePool| to.queues.pools.add(key.clone());
+        follow_all::<VirtualMachinePool, _>(to.client.clone(), None, pools, done, changed).await;
     });
     let (to, done) = (context.clone(), watched());
     let pods = context.pods.clone();
@@ -219,6 +253,12 @@ async fn control(context: Arc<Context>, inboxes: Inboxes, metrics: Metrics) {
     tasks.spawn(work("vm", inboxes.vms, metrics.queue("vm"), move |key| vm::reconcile(to.clone(), key)));
     let to = context.clone();
     tasks.spawn(work("vmi", inboxes.vmis, metrics.queue("vmi"), move |key| vmi::reconcile(to.clone(), key)));
+    let to = context.clone();
+    tasks.spawn(work("replicaset", inboxes.replica_sets, metrics.queue("replicaset"), move |key| {
+        sets::replica_set::reconcile(to.clone(), key)
+    }));
+    let to = context.clone();
+    tasks.spawn(work("pool", inboxes.pools, metrics.queue("pool"), move |key| sets::pool::reconcile(to.clone(), key)));
     let to = context.clone();
     tasks.spawn(work("node", inboxes.nodes, metrics.queue("node"), move |key| nodes::reconcile(to.clone(), key)));
     tasks.spawn(work("lease", inboxes.leases, metrics.queue("lease"), move |key| {

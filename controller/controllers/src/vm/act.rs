@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_api::defaults::{default_vmi, stable_identities};
+use holdfast_api::instancetype::Sizes;
 use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
 use holdfast_api::run_strategy::{Action, CONTROLLER_FINALIZER, build_vmi, revision_name};
 use holdfast_kubernetes::chain;
@@ -12,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{VmError, controls};
+use super::{VmError, controls, sizes};
 use crate::api;
 use crate::context::Context;
 use crate::engine::Key;
@@ -35,6 +36,7 @@ pub(super) async fn act(
     context: &Context,
     vm: &Arc<VirtualMachine>,
     vmi: Option<&VirtualMachineInstance>,
+    sizes: &Sizes,
     action: &Action,
 ) -> Result<Done, VmError> {
     let key = Key::of(&vm.metadata);
@@ -46,7 +48,7 @@ pub(super) async fn act(
             list.push(CONTROLLER_FINALIZER.to_owned());
             patch_vm(context, &key, &finalizers(vm.metadata.resource_version.as_deref(), &list)).await?;
         }
-        Action::CreateVmi { paused } => return create_vmi(context, vm, *paused).await,
+        Action::CreateVmi { paused } => return create_vmi(context, vm, sizes, *paused).await,
         Action::DeleteVmi { uid, start_again } => delete_vmi(context, vm, uid, *start_again).await?,
         Action::ReleaseVmi => {
             let Some(vmi) = vmi else { return Ok(Done::Nothing) };
@@ -82,9 +84,12 @@ async fn patch_vm(context: &Context, key: &Key, change: &serde_json::Value) -> R
     Ok(())
 }
 
-async fn create_vmi(context: &Context, vm: &VirtualMachine, paused: bool) -> Result<Done, VmError> {
+async fn create_vmi(context: &Context, vm: &VirtualMachine, sizes: &Sizes, paused: bool) -> Result<Done, VmError> {
     let key = Key::of(&vm.metadata);
-    let vmi = new_vmi(context, vm, paused);
+    let vmi = match new_vmi(context, vm, sizes, paused) {
+        Ok(vmi) => vmi,
+        Err(why) => return Ok(Done::Refused(why)),
+    };
     if let Err(error) = context.revisions.keep(&context.client, vm).await {
         return if error.is_refusal() { Ok(Done::Refused(chain(&error))) } else { Err(error.into()) };
     }
@@ -115,12 +120,18 @@ async fn create_vmi(context: &Context, vm: &VirtualMachine, paused: bool) -> Res
 }
 
 /// The VMI of a VM, defaulted; whoever admits it finds nothing left to default.
-fn new_vmi(context: &Context, vm: &VirtualMachine, paused: bool) -> VirtualMachineInstance {
+fn new_vmi(
+    context: &Context,
+    vm: &VirtualMachine,
+    sizes: &Sizes,
+    paused: bool,
+) -> Result<VirtualMachineInstance, String> {
     let mut vmi = build_vmi(vm, paused);
+    sizes::apply(vm, sizes, &mut vmi)?;
     let uid = vm.metadata.uid.as_deref().and_then(|uid| uid.parse().ok()).unwrap_or_else(Uuid::nil);
     default_vmi(&mut vmi, &context.settings().cluster, &mut stable_identities(uid), Timestamp::now());
     vmi.status.get_or_insert_default().virtual_machine_revision_name = Some(revision_name(vm));
-    vmi
+    Ok(vmi)
 }
 
 async fn delete_vmi(context: &Context, vm: &VirtualMachine, uid: &str, start_again: bool) -> Result<(), VmError> {

@@ -5,6 +5,7 @@
 
 mod act;
 pub mod revision;
+mod sizes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::context::Context;
 use crate::engine::{Key, Outcome};
 use crate::patch::difference;
 use act::{Done, act};
+use sizes::Found;
 
 /// Most steps in one go: the longest way has four.
 const STEPS: usize = 8;
@@ -53,9 +55,20 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, VmErr
             failure = Some(refused(&context, &vm, &taken(stranger)).await);
             break;
         }
+        let sizes = match find_sizes(&context, &vm).await {
+            Ok(Found::There(sizes)) => sizes,
+            Ok(Found::Step) => continue,
+            Ok(Found::Refused(why)) => {
+                failure = Some(refused(&context, &vm, &why).await);
+                outcome = Outcome::After(RETRY);
+                break;
+            }
+            Err(VmError::Api(error)) if error.is_stale() => return Ok(Outcome::Retry),
+            Err(error) => return Err(error),
+        };
         let action = decide(&vm, vmi, Timestamp::now());
         tracing::debug!(vm = %key, ?action, "decided");
-        match act(&context, &vm, vmi, &action).await {
+        match act(&context, &vm, vmi, &sizes, &action).await {
             Ok(Done::Step) => {}
             Ok(Done::Nothing) => break,
             Ok(Done::Wait(until)) => {
@@ -79,6 +92,16 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, VmErr
         Err(VmError::Api(error)) if error.is_stale() => Ok(Outcome::Retry),
         Err(error) => Err(error),
         Ok(()) => Ok(outcome),
+    }
+}
+
+/// Instance type and preference of a VM that is ours to keep; a VM without costs nothing.
+async fn find_sizes(context: &Context, vm: &VirtualMachine) -> Result<Found, VmError> {
+    let names = vm.spec.instancetype.is_some() || vm.spec.preference.is_some();
+    if names && vm.metadata.deletion_timestamp.is_none() {
+        sizes::find(context, vm).await
+    } else {
+        Ok(Found::There(Box::default()))
     }
 }
 

@@ -62,6 +62,21 @@ pub(super) enum Step {
     Write { vmi: Box<VirtualMachineInstance>, told: Option<Told> },
 }
 
+impl Step {
+    /// For the log.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Wait(_) => "wait",
+            Self::Confirm => "confirm that the pod is gone",
+            Self::MakePod => "make the pod",
+            Self::Gate { .. } => "set the readiness gate",
+            Self::DeletePod { .. } => "delete the pod",
+            Self::Write { .. } => "write the VMI",
+        }
+    }
+}
+
 /// Decides.
 pub(super) fn decide(view: &View<'_>) -> Step {
     let deleting = view.vmi.metadata.deletion_timestamp.is_some();

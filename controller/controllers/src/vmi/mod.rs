@@ -69,7 +69,7 @@ async fn look(context: &Context, key: &Key) -> Result<Outcome, VmiError> {
         let node = vmi.status.as_ref().and_then(|status| status.node_name.as_deref());
         let view = View { vmi: &vmi, pod, node_lost: node.is_some_and(|node| nodes::lost(context, node, now)), now };
         let step = decide(&view);
-        tracing::debug!(vmi = %key, ?step, "decided");
+        tracing::debug!(vmi = %key, step = step.name(), "decided");
         match step {
             Step::Confirm => confirmed = steps::confirm_gone(context, &vmi, &name).await?,
             Step::MakePod => match prepare::make_pod(context, &vmi, &name).await? {
