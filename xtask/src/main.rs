@@ -13,6 +13,7 @@ mod docs;
 mod guest;
 mod images;
 mod leaks;
+mod manifests;
 mod process;
 mod setup;
 mod test;
@@ -46,6 +47,8 @@ enum Chore {
     Guest(guest::Arguments),
     /// Build the container images of a cluster into target/images
     Images(images::Arguments),
+    /// Write what a user applies to install Holdfast into deploy
+    Manifests(manifests::Arguments),
     /// Write the custom resource definitions into deploy/crds
     Crds(crds::Arguments),
     /// List what a run could leave behind, or what is there since an earlier list
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Guest(arguments) => guest::run(&arguments),
         Chore::Images(arguments) => images::run(&arguments),
+        Chore::Manifests(arguments) => manifests::run(&arguments),
         Chore::Crds(arguments) => crds::run(&arguments),
         Chore::Leaks(arguments) => leaks::run(&arguments),
         Chore::CheckDeps(arguments) => deps::run(&arguments),

@@ -29,7 +29,15 @@ impl Buildah {
     /// The same context makes the same image: all times become `epoch`, and a layer's entries are sorted.
     pub fn build(&self, containerfile: &Path, context: &Path, tag: &str, epoch: u64, layout: &Path) -> Result<()> {
         self.call("build")
-            .args(["--layers", "--format", "oci", "--timestamp", &epoch.to_string(), "--quiet"])
+            .args([
+                "--layers",
+                "--format",
+                "oci",
+                "--identity-label=false",
+                "--timestamp",
+                &epoch.to_string(),
+                "--quiet",
+            ])
             .args(["--label", &format!("org.opencontainers.image.version={tag}"), "--tag", "image", "--file"])
             .args([containerfile, context])
             .output()

@@ -80,6 +80,7 @@ pub fn lock(file: &Path, names: &[String], cache: &Path, fresh: bool) -> Result<
 
 /// Unpacks the packages of `lock` below `folder`, each into one of its own.
 pub fn unpack(lock: &Lock, cache: &Path, folder: &Path) -> Result<Vec<Unpacked>> {
+    fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     let one = |locked: &Locked| {
         let archive = cache.join(&locked.file);
         let dpkg = |option: &str| Program::new("dpkg-deb").arg(option).arg(&archive).deadline(Duration::from_secs(120));

@@ -114,7 +114,7 @@ fn matches(pattern: &Path, path: &Path) -> bool {
 }
 
 /// The path with its first name replaced where that is one of [`USR_LINKS`].
-fn in_usr(path: &Path) -> PathBuf {
+pub fn in_usr(path: &Path) -> PathBuf {
     let moved = USR_LINKS.iter().find_map(|(name, target)| {
         let rest = path.strip_prefix(Path::new("/").join(name)).ok()?;
         Some(Path::new("/").join(target).join(rest))

@@ -30,9 +30,9 @@ use buildah::Buildah;
 use programs::Program;
 
 /// The registry of images that are in none yet.
-const REGISTRY: &str = "localhost/holdfast";
-/// What each image has the right name by.
-const DEFAULT_TAG: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+pub const REGISTRY: &str = "localhost/holdfast";
+/// Tag of the images of this version.
+pub const DEFAULT_TAG: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 
 /// Options of the chore.
 #[derive(Args)]
@@ -90,31 +90,59 @@ struct Built {
     size: Size,
 }
 
+/// An image that is there.
+pub struct Archive {
+    /// Its whole name.
+    pub name: String,
+    /// The file with it.
+    pub file: PathBuf,
+    built: Built,
+    new: bool,
+}
+
+impl Archive {
+    /// Digest of its manifest.
+    pub fn digest(&self) -> &str {
+        &self.built.digest
+    }
+}
+
+/// Builds all images of the names that deploy/ has, where they are not there yet.
+pub fn ensure_all() -> Result<Vec<Archive>> {
+    build(&Arguments { push: None, tag: DEFAULT_TAG.to_owned(), fresh: false })
+}
+
+fn build(arguments: &Arguments) -> Result<Vec<Archive>> {
+    workspace::build_image_programs()?;
+    let folder = folder();
+    fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    let archive = |name: &str, (built, new)| Archive {
+        name: image(REGISTRY, name, &arguments.tag),
+        file: folder.join(format!("{name}.tar")),
+        built,
+        new,
+    };
+    let ours = IMAGES.iter().map(|image| Ok(archive(image.name, ensure(image, &folder, arguments)?)));
+    let guest = std::iter::once_with(|| Ok(archive(GUEST, ensure_guest(&folder, &arguments.tag)?)));
+    ours.chain(guest).collect()
+}
+
+/// Where images are.
+fn folder() -> PathBuf {
+    workspace::target().join("images")
+}
+
 /// The chore.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
-    workspace::build_image_programs()?;
-    let folder = workspace::target().join("images");
-    fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    let folder = folder();
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(["image", "to fetch", "on a node", "digest", ""]);
-    let mut row = |name: &str, built: &Built, new: bool| {
-        let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    for Archive { name, built, new, .. } in build(arguments)? {
         let news = if new { "new" } else { "as it was" };
-        table.add_row([
-            &image(REGISTRY, name, &arguments.tag),
-            &mib(built.size.packed),
-            &mib(built.size.unpacked),
-            &built.digest[..19],
-            news,
-        ]);
-    };
-    for image in IMAGES {
-        let (built, new) = ensure(image, &folder, arguments)?;
-        row(image.name, &built, new);
+        table.add_row([&name, &mib(built.size.packed), &mib(built.size.unpacked), &built.digest[..19], news]);
     }
-    let (built, new) = ensure_guest(&folder, &arguments.tag)?;
-    row(GUEST, &built, new);
     println!("{table}");
     println!("images: {}/*.tar ({:.1} s)", folder.display(), start.elapsed().as_secs_f32());
     if let Some(registry) = &arguments.push {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::debian::Unpacked;
 use super::linked;
-use super::merged::{Kind, Merged, USR_LINKS};
+use super::merged::{Kind, Merged, USR_LINKS, in_usr};
 
 /// Where libraries lie that are looked up by name.
 const LIBRARIES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib"];
@@ -109,9 +109,11 @@ fn closure(merged: &Merged<'_>, picked: BTreeSet<PathBuf>, programs: &[PathBuf])
             let found = folders.iter().map(|folder| folder.join(name)).find(|path| merged.at(path).is_some());
             new.push(found.with_context(|| format!("no package holds the library `{name}`"))?);
         }
-        for loader in &needs.loaders {
-            let found = merged.follow(loader)?;
-            new.push(found.with_context(|| format!("no package holds the loader {}", loader.display()))?);
+        for loader in needs.loaders.iter().map(|loader| in_usr(loader)) {
+            if merged.at(&loader).is_none() {
+                bail!("no package holds the loader {}", loader.display());
+            }
+            new.push(loader);
         }
         new.retain(|path| !taken.contains(path));
     }
@@ -168,4 +170,55 @@ pub fn files_below(folder: &Path) -> Result<BTreeSet<PathBuf>> {
 
 fn inside(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A package in `folder` with a copy of this machine's shell, its loader and its libraries.
+    fn package(folder: &Path) -> Unpacked {
+        let shell = PathBuf::from("/bin/sh");
+        let needs = linked::needs(std::slice::from_ref(&shell)).unwrap();
+        let libraries = needs.libraries.iter().map(|name| Path::new(LIBRARIES[0]).join(name));
+        // Which is a library too: libc itself is linked to it.
+        let loader = needs.loaders.iter().map(|path| Path::new(LIBRARIES[0]).join(path.file_name().unwrap()));
+        let files: Vec<PathBuf> = needs.loaders.iter().cloned().chain(loader).chain(libraries).chain([shell]).collect();
+        for file in &files {
+            let target = folder.join(file.strip_prefix("/").unwrap());
+            fs::create_dir_all(target.parent().unwrap()).unwrap();
+            fs::copy(file, target).unwrap();
+        }
+        let doc = folder.join("usr/share/doc/shell");
+        fs::create_dir_all(&doc).unwrap();
+        fs::write(doc.join("copyright"), "free").unwrap();
+        fs::write(doc.join("manual"), "long").unwrap();
+        Unpacked { name: "shell".to_owned(), control: "Package: shell\n".to_owned(), folder: folder.to_owned() }
+    }
+
+    #[test]
+    fn a_tree_holds_what_was_named_and_what_that_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let packages = [package(&folder.path().join("shell"))];
+        let root = folder.path().join("root");
+        let system: System =
+            toml::from_str("packages = [\"shell\"]\npaths = [\"/usr/bin/sh\"]\nfolders = [\"/tmp\"]").unwrap();
+        write(&system, &packages, &folder.path().join("none"), &[], &root).unwrap();
+        // Through the links of /bin and /lib64, as the kernel looks it up.
+        let loader = linked::needs(&["/bin/sh".into()]).unwrap().loaders.pop_first().unwrap();
+        assert!(inside(&root, &loader).exists(), "{}", loader.display());
+        assert!(root.join("bin/sh").exists() && root.join("usr/share/doc/shell/copyright").exists());
+        assert!(!root.join("usr/share/doc/shell/manual").exists());
+        assert_eq!(fs::read_to_string(root.join("var/lib/dpkg/status.d/shell")).unwrap(), "Package: shell\n");
+        assert_eq!(fs::metadata(root.join("tmp")).unwrap().permissions().mode() & 0o7777, 0o1777);
+    }
+
+    #[test]
+    fn what_no_package_holds_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let packages = [package(&folder.path().join("shell"))];
+        let merged = Merged::new(&packages).unwrap();
+        let error = pick(&merged, &["/usr/bin/nothing".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("/usr/bin/nothing"), "{error}");
+    }
 }
