@@ -166,7 +166,7 @@ fn set_firmware(given: &FirmwarePreferences, domain: &mut DomainSpec) {
     let older = on(given.preferred_use_efi)
         .then(|| EFI { secure_boot: given.preferred_use_secure_boot.filter(|on| *on), ..EFI::default() });
     let efi = given.preferred_efi.clone().or(older);
-    let bios = on(given.preferred_use_bios).then(|| BIOS { use_serial: given.preferred_use_bios_serial });
+    let bios = on(given.preferred_use_bios).then_some(BIOS { use_serial: given.preferred_use_bios_serial });
     if efi.is_none() && bios.is_none() {
         return;
     }

@@ -13,7 +13,7 @@ pub struct Devices {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub disks: Vec<Disk>,
-    /// NICs; each has a network of the same name.
+    /// Network cards of the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub interfaces: Vec<Interface>,

@@ -5,65 +5,76 @@ use serde::{Deserialize, Serialize};
 
 use super::ClaimRequest;
 
-/// A NIC; one binding at most is set. Without one it is the cluster's default.
+/// It is on the network of the same name in `spec.networks`, and exactly one binding says how: `masquerade`,
+/// `bridge`, `sriov`, `passtBinding`, or `binding` for a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Interface {
-    /// Name of the NIC and of its network.
+    /// Name of the NIC, and of the entry of `spec.networks` that it is on.
     pub name: String,
-    /// The guest has an address of its own behind that of the pod.
+    /// The guest has a private address behind that of the pod, and the node translates between the two, so that it
+    /// is reached at the pod's address, like any pod. For the pod network alone. Has no fields: `masquerade: {}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masquerade: Option<InterfaceMasquerade>,
-    /// The guest is on the pod's network by a bridge, with the pod's address.
+    /// The guest is on the network itself, and takes over MAC and IP address of the pod's interface there; on an
+    /// underlay network these are the machine's own and stay the same from start to start. Has no fields:
+    /// `bridge: {}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<InterfaceBridge>,
-    /// The guest has a virtual function of the node's NIC.
+    /// The guest drives a virtual function of the node's NIC itself, without the node in between. Has no fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sriov: Option<InterfaceSRIOV>,
-    /// The guest's connections are made by a process in user space.
+    /// A process in user space makes the guest's connections in the pod's name. For the pod network alone. Has no
+    /// fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passt_binding: Option<InterfacePasstBinding>,
-    /// A binding of the cluster's configuration.
+    /// A binding by a plugin that the KubeVirt object names under `configuration.network.binding`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<PluginBinding>,
-    /// Discontinued.
+    /// Discontinued since v1.3, and refused; `masquerade`, `bridge` and `passtBinding` are what is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slirp: Option<DeprecatedInterfaceSlirp>,
-    /// Discontinued.
+    /// Discontinued since v1.3, and refused; `masquerade`, `bridge` and `passtBinding` are what is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub macvtap: Option<DeprecatedInterfaceMacvtap>,
-    /// Discontinued.
+    /// Discontinued since v1.3, and refused; `masquerade`, `bridge` and `passtBinding` are what is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passt: Option<DeprecatedInterfacePasst>,
-    /// Model that the guest sees: `virtio` (the default), `e1000`, `e1000e`, `igb`, `ne2k_pci`,
-    /// `pcnet` or `rtl8139`.
+    /// Model of the card that the guest sees: `virtio` (the default, and the fastest by far), or for guests without
+    /// a driver for it `e1000e`, `e1000`, `igb`, `rtl8139`, `ne2k_pci` or `pcnet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// MAC address, such as `02:1a:2b:3c:4d:5e`; one is made where not given.
+    /// MAC address that the guest sees, such as `02:1a:2b:3c:4d:5e`. Where not given it is the one of the machine's
+    /// lease on an underlay network, and that of the pod's interface elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<String>,
-    /// `up` (the default), `down` (no link), or `absent` (unplugged).
+    /// State of the link: `up` (the default), `down` (the card is there, its cable is not), or `absent` (the card
+    /// is taken out of a running guest).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Ports that the guest can be reached at; all of them where none is given.
+    /// Ports of a masqueraded guest that can be reached from outside, as with the ports of a container. All of them
+    /// where none is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
-    /// Ranges of such ports.
+    /// Ranges of ports, with the meaning of `ports`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub port_ranges: Vec<PortRange>,
-    /// Place in the order of boot devices, from 1.
+    /// Place in the order in which the firmware tries to boot from disks and NICs; 1 comes first. No two devices
+    /// have the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_order: Option<i32>,
-    /// What the guest is told by DHCP besides its address.
+    /// What DHCP tells the guest besides address, routes and name servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp_options: Option<DHCPOptions>,
-    /// PCI address that the guest sees, such as `0000:81:01.0`.
+    /// PCI address of the card in the guest, such as `0000:81:01.0`; the next one that is free where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
-    /// Number that names the NIC in the guest, whatever its address, such as 3 for `eno3`.
+    /// Number that the firmware gives the card, after which guests name it whatever its PCI address is: with 3, it
+    /// is `eno3` in Linux.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acpi_index: Option<i32>,
-    /// Word that the guest finds beside the NIC's address in its metadata.
+    /// A word for programs in the guest: they find it beside the card's MAC and PCI address in the metadata of the
+    /// configuration drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
 }
@@ -169,12 +180,12 @@ pub struct DHCPPrivateOptions {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Network {
-    /// Name that an interface uses.
+    /// Name by which an entry of `domain.devices.interfaces` uses it.
     pub name: String,
-    /// The cluster's own network.
+    /// The network that every pod is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodNetwork>,
-    /// One that a NetworkAttachmentDefinition names.
+    /// Another network, such as an underlay network, by the name of its NetworkAttachmentDefinition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multus: Option<MultusNetwork>,
     /// A device by dynamic resource allocation.
