@@ -91,8 +91,11 @@ fn open_log(plan: &Plan) -> io::Result<File> {
 
 fn run(plan: &Plan, log: &File) -> Result<Infallible, StepError> {
     let failed = |what: &str, error: io::Error| (what.to_owned(), error);
-    let null = File::open("/dev/null").map_err(|error| failed("open /dev/null", error))?;
-    let outputs = dup2_stdin(&null).and_then(|()| dup2_stdout(log)).and_then(|()| dup2_stderr(log));
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| failed("open /dev/null", error))?;
+    // The launcher's log is what it writes to standard error; to standard output it copies its guest's console, of
+    // which the guest decides how much it is, and which is in a bounded file anyway.
+    let outputs = dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(log));
     outputs.map_err(|errno| failed("redirect output", errno.into()))?;
     let text = |s: &str| CString::new(s).map_err(|error| failed("prepare the command", error.into()));
     let arguments: Vec<CString> = plan.command.iter().map(|s| text(s)).collect::<Result<_, _>>()?;
