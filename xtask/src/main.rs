@@ -3,6 +3,7 @@
 //! Invariant: this crate builds on a machine that has nothing but Rust (no libvirt, no C library headers), because
 //! `cargo xtask setup` is what installs the rest.
 
+mod bench;
 mod cluster;
 mod crds;
 mod demo;
@@ -12,6 +13,7 @@ mod dist;
 mod docs;
 mod guest;
 mod images;
+mod install;
 mod leaks;
 mod manifests;
 mod process;
@@ -39,6 +41,8 @@ enum Chore {
     Cluster(cluster::Arguments),
     /// Run everything that can be tested on this machine
     Test(test::Arguments),
+    /// Measure what VMs cost on a test cluster, beside what an empty pod costs there
+    Bench(bench::Arguments),
     /// Build the programs that a host needs into target/dist
     Dist(dist::Arguments),
     /// Install the Debian packages, the users and the groups that building, the tests and the demo need
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => return exit_code(test::run(&arguments)),
         Chore::Cluster(arguments) => return exit_code(cluster::run(&arguments)),
         Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Dist(arguments) => dist::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Guest(arguments) => guest::run(&arguments),

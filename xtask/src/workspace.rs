@@ -105,6 +105,19 @@ fn build_cni(folder: &Path) -> Result<()> {
     place(&target().join("release/holdfast"), folder)
 }
 
+/// Builds virtctl quickly, as a part of the workspace like everything that tests use, and returns where it is.
+pub fn build_virtctl() -> Result<PathBuf> {
+    build(&["build", "--workspace", "--exclude", "xtask", "--bin", "virtctl"])?;
+    place(&target().join("debug/virtctl"), &Profile::Dev.folder())?;
+    Ok(Profile::Dev.folder().join("virtctl"))
+}
+
+/// Builds the tests that this selection chooses.
+pub fn build_test(selection: &[String]) -> Result<()> {
+    let selection = selection.iter().map(String::as_str);
+    build(&["test", "--workspace", "--no-run"].into_iter().chain(selection).collect::<Vec<_>>())
+}
+
 /// Builds all tests.
 pub fn build_tests() -> Result<()> {
     build(&["test", "--workspace", "--no-run"])

@@ -1,5 +1,6 @@
-//! Images: the one of the sandboxes, and the import of others into nodes.
+//! Images: the one of the sandboxes, the one of helpers, and the import of others into nodes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,9 +10,12 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::layout::{Node, programs};
+use crate::process::Program;
 
 /// The image of the sandboxes.
 pub const PAUSE: &str = "localhost/pause:1";
+/// The image of pods that ask, answer or wait: busybox, with all its names in /bin.
+pub const BUSYBOX: &str = "localhost/test/busybox:1";
 
 /// Longest import of an archive.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -21,10 +25,36 @@ pub fn pause() -> Result<PathBuf> {
     let (program, archive) = (programs().join("pause"), programs().join("pause.tar"));
     if !newer(&archive, &program) {
         let bytes = fs::read(&program).with_context(|| format!("failed to read {}", program.display()))?;
-        fs::write(&archive, of_program(PAUSE, "pause", &bytes)?)
+        fs::write(&archive, of_program(PAUSE, "pause", &bytes, &[])?)
             .with_context(|| format!("failed to write {}", archive.display()))?;
     }
     Ok(archive)
+}
+
+/// The archive of the helpers' image, written where it is not there yet.
+pub fn busybox() -> Result<PathBuf> {
+    let (program, archive) = (Path::new("/bin/busybox"), programs().join("busybox.tar"));
+    if !newer(&archive, program) {
+        let bytes = fs::read(program).context("failed to read busybox; the package busybox-static has it")?;
+        let names = Program::new(program).arg("--list").output()?;
+        let names: Vec<&str> = names.lines().filter(|name| *name != "busybox").collect();
+        fs::write(&archive, of_program(BUSYBOX, "bin/busybox", &bytes, &names)?)
+            .with_context(|| format!("failed to write {}", archive.display()))?;
+    }
+    Ok(archive)
+}
+
+/// Digest of the manifest in an archive of one image.
+pub fn digest(archive: &Path) -> Result<String> {
+    let file = fs::File::open(archive).with_context(|| format!("failed to open {}", archive.display()))?;
+    for entry in tar::Archive::new(file).entries()? {
+        let entry = entry?;
+        if entry.path()?.as_os_str() == "index.json" {
+            let index: Value = serde_json::from_reader(entry)?;
+            return Ok(index["manifests"][0]["digest"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    anyhow::bail!("{} has no index.json", archive.display())
 }
 
 fn newer(a: &Path, b: &Path) -> bool {
@@ -32,10 +62,16 @@ fn newer(a: &Path, b: &Path) -> bool {
     matches!((time(a), time(b)), (Some(a), Some(b)) if a >= b)
 }
 
-/// An OCI archive of an image that is one static program.
-fn of_program(image: &str, name: &str, program: &[u8]) -> Result<Vec<u8>> {
+/// An OCI archive of an image that is one static program, which has further names in /bin.
+fn of_program(image: &str, name: &str, program: &[u8], names: &[&str]) -> Result<Vec<u8>> {
     let mut layer = tar::Builder::new(Vec::new());
     append(&mut layer, name, program, 0o755)?;
+    for other in names {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        layer.append_link(&mut header, format!("bin/{other}"), format!("/{name}"))?;
+    }
     let mut archive = tar::Builder::new(Vec::new());
     let mut blob = |bytes: &[u8], kind: &str| -> Result<Value> {
         let digest = hex::encode(Sha256::digest(bytes));
@@ -46,7 +82,7 @@ fn of_program(image: &str, name: &str, program: &[u8]) -> Result<Vec<u8>> {
     let config = json!({
         "architecture": architecture(),
         "os": "linux",
-        "config": { "Entrypoint": [format!("/{name}")] },
+        "config": { "Entrypoint": [format!("/{name}")], "Env": ["PATH=/bin"] },
         "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
     });
     let config = blob(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json")?;
@@ -88,23 +124,34 @@ pub fn import(node: &Node<'_>, archive: &Path) -> Result<()> {
     let images = || Ok::<_, anyhow::Error>(node.machine.program("ctr")?.args(["-n", "k8s.io", "images"]));
     let imported = images()?.args(["import", "-"]).stdin(file).deadline(DEADLINE).output();
     imported.with_context(|| format!("failed to import {} into `{}`", archive.display(), node.machine.name))?;
-    let listed = images()?.arg("list").output().context("failed to list images")?;
-    match nameless(&listed) {
+    match nameless(&list(node)?) {
         nameless if nameless.is_empty() => Ok(()),
         nameless => images()?.arg("remove").args(nameless).output().map(drop).context("failed to remove old images"),
     }
 }
 
+/// The images that a node has: their digests by their names.
+pub fn on(node: &Node<'_>) -> Result<BTreeMap<String, String>> {
+    Ok(parse(&list(node)?).map(|(name, digest)| (name.to_owned(), digest.to_owned())).collect())
+}
+
+fn list(node: &Node<'_>) -> Result<String> {
+    let listed = node.machine.program("ctr")?.args(["-n", "k8s.io", "images", "list"]).output();
+    listed.with_context(|| format!("failed to list the images of `{}`", node.machine.name))
+}
+
+/// Name and digest in each line of containerd's list, where they are the first word and the third.
+fn parse(listed: &str) -> impl Iterator<Item = (&str, &str)> {
+    listed.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?, words.nth(1)?))
+    })
+}
+
 /// Those of containerd's images that go by nothing but a digest (the kubelet does not collect them here), while no
-/// other has the same content. `listed` has the name first and the digest third.
+/// other has the same content.
 fn nameless(listed: &str) -> Vec<&str> {
-    let images: Vec<(&str, &str)> = listed
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            Some((words.next()?, words.nth(1)?))
-        })
-        .collect();
+    let images: Vec<(&str, &str)> = parse(listed).collect();
     let named: Vec<&str> =
         images.iter().filter(|(name, _)| !name.starts_with("sha256:")).map(|(_, digest)| *digest).collect();
     let nameless = |(name, digest): &&(&str, &str)| name.starts_with("sha256:") && !named.contains(digest);
@@ -126,7 +173,7 @@ mod tests {
 
     #[test]
     fn an_image_of_one_program_is_whole() {
-        let bytes = of_program("localhost/x:1", "x", b"program").unwrap();
+        let bytes = of_program("localhost/x:1", "x", b"program", &["y"]).unwrap();
         let mut names = Vec::new();
         let mut index = Value::Null;
         for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {

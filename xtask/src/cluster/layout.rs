@@ -42,6 +42,11 @@ impl<'a> Cluster<'a> {
         format!("holdfast-{}", self.name)
     }
 
+    /// Whether it is there, up or half.
+    pub fn exists(&self) -> bool {
+        self.size_file().exists()
+    }
+
     /// The number of nodes, in a file.
     pub fn size_file(&self) -> PathBuf {
         self.folder().join("nodes")

@@ -13,12 +13,15 @@ mod machine;
 mod network;
 mod node;
 mod pki;
+mod probe;
 mod programs;
 mod record;
 mod shell;
 mod status;
+mod traces;
 mod up;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,15 +31,26 @@ use clap::{Args, Subcommand};
 use nix::fcntl::{Flock, FlockArg};
 
 use self::component::Component;
-use self::layout::{Cluster, Machine, Node};
 use self::pki::Pki;
+use crate::install;
+use crate::process::Program;
 use crate::{process, setup};
+
+pub use self::control_plane::kubectl;
+pub use self::image::{BUSYBOX, PAUSE, busybox, digest, import, on as images_on};
+pub use self::layout::{Cluster, Machine, Node};
+pub use self::probe::missing;
+pub use self::traces::Traces;
+pub use self::up::nodes;
+
+/// Name of the cluster unless a call says another.
+pub const DEFAULT: &str = "cluster";
 
 /// Options of the chore.
 #[derive(Args)]
 pub struct Arguments {
     /// Name of the cluster: several can be up at once
-    #[arg(long, value_name = "NAME", default_value = "cluster", global = true, value_parser = name)]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT, global = true, value_parser = name)]
     name: String,
     #[command(subcommand)]
     command: Command,
@@ -50,6 +64,8 @@ enum Command {
         #[arg(long, value_name = "N")]
         nodes: Option<u8>,
     },
+    /// Build the images, load them, and install the product with the manifests of deploy/; again: what has changed
+    Install,
     /// Take it down; only the programs and the logs stay
     Down,
     /// Show machines, components and nodes; fails where one does not run
@@ -123,16 +139,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::require_root("the test cluster")?;
     match &arguments.command {
         Command::Up { nodes } => {
-            let _lock = lock(cluster)?;
             process::catch_signals()?;
             setup::ensure(&mut |line| println!("cluster: {line}"))?;
-            up::up(cluster, *nodes)?;
+            bring_up(cluster, *nodes)?;
             println!("  cargo xtask cluster shell");
             println!("  export KUBECONFIG={}", cluster.kubeconfig("admin").display());
         }
+        Command::Install => {
+            process::catch_signals()?;
+            setup::ensure(&mut |line| println!("cluster: {line}"))?;
+            install::ensure(cluster, &mut |line| println!("cluster: {line}"))?;
+        }
         Command::Down => {
-            let _lock = lock(cluster)?;
-            down::down(cluster)?;
+            take_down(cluster)?;
             println!("cluster: down");
         }
         Command::Status => return Ok(if status::show(cluster)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
@@ -163,6 +182,33 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings a cluster up, or repairs it.
+pub fn bring_up(cluster: Cluster<'_>, nodes: Option<u8>) -> Result<()> {
+    let _lock = lock(cluster)?;
+    up::up(cluster, nodes)
+}
+
+/// Takes a cluster down.
+pub fn take_down(cluster: Cluster<'_>) -> Result<()> {
+    let _lock = lock(cluster)?;
+    down::down(cluster)
+}
+
+/// What a program needs in its environment to find kubectl and the API server.
+pub fn environment(cluster: Cluster<'_>) -> [(&'static str, OsString); 2] {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{own}", layout::programs().display());
+    [("KUBECONFIG", cluster.kubeconfig("admin").into()), ("PATH", path.into())]
+}
+
+/// A program in the network of one of a cluster's namespaces that are no machine: `cp` or `lan`. Everything else is
+/// that of this process.
+pub fn inside(cluster: Cluster<'_>, place: &str, program: impl AsRef<std::ffi::OsStr>) -> Program {
+    let namespace = format!("--net=/run/netns/{}", cluster.netns(place));
+    let program = Program::new("nsenter").args([&namespace, "--"]).arg(program);
+    environment(cluster).into_iter().fold(program, |program, (name, value)| program.env(name, value))
 }
 
 /// Imports archives into all nodes at once.
@@ -210,7 +256,7 @@ fn lock(cluster: Cluster<'_>) -> Result<Flock<File>> {
 }
 
 /// A name becomes part of names of links' namespaces and folders.
-fn name(text: &str) -> Result<String, String> {
+pub fn name(text: &str) -> Result<String, String> {
     let fits =
         (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     if fits { Ok(text.to_owned()) } else { Err("a name has 1 to 16 characters of a-z and 0-9".to_owned()) }

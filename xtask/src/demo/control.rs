@@ -21,6 +21,14 @@ pub struct Vmi {
     interfaces: Value,
 }
 
+impl Vmi {
+    /// By what the API says of it.
+    pub fn of(vmi: &Value) -> Self {
+        let uid = vmi["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        Self { uid, interfaces: vmi["status"]["interfaces"].clone() }
+    }
+}
+
 /// Runs `virtctl --standalone` with these arguments, and returns what it prints.
 pub fn virtctl(arguments: &[&str]) -> Result<String> {
     Program::new(super::PROFILE.folder().join("virtctl"))
@@ -62,7 +70,7 @@ pub fn wait_running(daemon: &Daemon, not: Option<&str>, step: &mut Step) -> Resu
         step.tell(&format!("VM is {status}, VMI is {phase}"));
         match phase.as_str() {
             _ if not == Some(&uid) => Ok(None),
-            "Running" => Ok(Some(Vmi { uid, interfaces: vmi["status"]["interfaces"].clone() })),
+            "Running" => Ok(Some(Vmi::of(&vmi))),
             "Failed" => bail!("the VMI failed"),
             _ => Ok(None),
         }

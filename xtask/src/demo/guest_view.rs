@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
 use super::steps::Step;
-use super::world::DEMO;
 use super::{VM_DEADLINE, world};
 use crate::process::{self, Program};
 
@@ -26,18 +25,17 @@ pub struct Seen {
     pub mac: String,
 }
 
-/// Waits until the guest answers ping and HTTP at the address that it asked for.
-pub fn wait(step: &mut Step) -> Result<Seen> {
+/// Waits until the guest answers ping and HTTP at the address that it asked for, when asked in the namespace `lan`.
+pub fn wait(lan: &str, step: &mut Step) -> Result<Seen> {
     let address = world::GUEST_ADDRESS;
     step.tell(&format!("ping {address}"));
     process::wait_for("the guest to answer ping", VM_DEADLINE, || {
-        let ping =
-            Program::new("ip").args(["netns", "exec", &DEMO.lan(), "busybox", "ping", "-c", "1", "-W", "1", address]);
+        let ping = Program::new("ip").args(["netns", "exec", lan, "busybox", "ping", "-c", "1", "-W", "1", address]);
         Ok(ping.succeeds().then_some(()))
     })?;
     step.tell(&format!("GET http://{address}/"));
-    let page = process::wait_for("the guest to answer HTTP", VM_DEADLINE, || Ok(page(address).ok()))?;
-    let neighbours = Program::new("ip").args(["-n", &DEMO.lan(), "neighbour", "show", address]).output()?;
+    let page = process::wait_for("the guest to answer HTTP", VM_DEADLINE, || Ok(page(lan, address).ok()))?;
+    let neighbours = Program::new("ip").args(["-n", lan, "neighbour", "show", address]).output()?;
     let mac = mac_of(&neighbours).with_context(|| format!("ARP has no MAC for {address}: {neighbours}"))?;
     // The guest lists the MACs of its NICs: it is the guest itself that answers for the address.
     if !page.contains(mac) {
@@ -47,9 +45,9 @@ pub fn wait(step: &mut Step) -> Result<Seen> {
 }
 
 /// The page that the guest serves, fetched from the namespace of the host on the network.
-fn page(address: &str) -> Result<String> {
+fn page(lan: &str, address: &str) -> Result<String> {
     let address = SocketAddr::new(address.parse()?, 80);
-    let namespace = File::open(Path::new("/run/netns").join(DEMO.lan())).context("failed to open the namespace")?;
+    let namespace = File::open(Path::new("/run/netns").join(lan)).context("failed to open the namespace")?;
     // On a thread of its own, which ends inside: this one stays where it is.
     let fetch = move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET).context("failed to enter the namespace")?;

@@ -48,7 +48,7 @@ impl<'a> Merged<'a> {
             while let Some(folder) = folders.pop() {
                 let listed = fs::read_dir(&folder).with_context(|| format!("failed to list {}", folder.display()))?;
                 for entry in listed {
-                    let (source, kind) = (|| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))))()?;
+                    let (source, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
                     if kind.is_dir() {
                         folders.push(source);
                         continue;

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that can be tested on this machine, with a leak scan around each suite.
 
+mod cluster;
 mod probes;
 mod run;
 mod suites;
@@ -13,7 +14,7 @@ use comfy_table::{Table, presets};
 use crate::leaks::{self, Snapshot, Trace};
 use crate::workspace::{self, Profile};
 use crate::{guest, process, setup};
-use run::Run;
+use run::{Run, Setting};
 use suites::Suite;
 
 /// Options of the chore.
@@ -24,6 +25,9 @@ pub struct Arguments {
     /// List the suites, run nothing
     #[arg(long)]
     list: bool,
+    /// The cluster that the suite `cluster` runs on; brought up for it, and down again, unless it is up
+    #[arg(long, value_name = "NAME", default_value = crate::cluster::DEFAULT, value_parser = crate::cluster::name)]
+    cluster: String,
 }
 
 /// The chore. A failure of a suite is in the exit code and above cargo's own summary, for that comes last.
@@ -37,10 +41,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     setup::require_root("tests make network namespaces, which")?;
     setup::ensure(&mut |line| println!("setup: {line}"))?;
-    workspace::build_programs(Profile::Dev)?;
-    workspace::build_tests()?;
-    let guest = guest::ensure(false)?;
-    println!("guest: {}", guest.disk.display());
+    if suites.iter().any(|suite| suite.name != cluster::SUITE) {
+        workspace::build_programs(Profile::Dev)?;
+        workspace::build_tests()?;
+        let guest = guest::ensure(false)?;
+        println!("guest: {}", guest.disk.display());
+    }
     probes::print();
 
     process::catch_signals()?;
@@ -48,7 +54,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     for suite in suites {
         println!("\n=== suite {}: {}", suite.name, suite.about);
         let before = Snapshot::take()?;
-        let run = run::suite(&suite);
+        let run = match suite.name.as_str() {
+            cluster::SUITE => cluster::run(&suite, &arguments.cluster),
+            _ => run::suite(&suite, &Setting::default()),
+        };
         let leaks = leaks::since(&before);
         process::check_signals()?;
         runs.push(Done { suite, run, leaks: leaks? });

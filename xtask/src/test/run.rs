@@ -1,5 +1,6 @@
 //! One run of cargo's tests: its output passes through, and the lines that sum it up are kept.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -13,8 +14,21 @@ use nix::unistd::Pid;
 use super::suites::Suite;
 use crate::{process, workspace};
 
-/// Longest run of one suite.
-const DEADLINE: Duration = Duration::from_secs(900);
+/// How a suite is run.
+pub struct Setting {
+    /// Variables of its environment.
+    pub environment: Vec<(String, OsString)>,
+    /// Arguments of its programs.
+    pub arguments: &'static [&'static str],
+    /// Longest run.
+    pub deadline: Duration,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self { environment: Vec::new(), arguments: &[], deadline: Duration::from_secs(900) }
+    }
+}
 
 /// What came of a suite.
 pub struct Run {
@@ -29,6 +43,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// One of which nothing but its outcome is known.
+    pub fn without_tests(seconds: f64, outcome: Result<()>) -> Self {
+        Self { seconds, summary: Vec::new(), skipped: Vec::new(), outcome }
+    }
+
     /// The sum of a count in cargo's lines: `passed`, `failed`, `ignored`.
     pub fn count(&self, word: &str) -> u64 {
         self.summary.iter().filter_map(|line| count(line, word)).sum()
@@ -36,10 +55,10 @@ impl Run {
 }
 
 /// Runs a suite. The tests were built before.
-pub fn suite(suite: &Suite) -> Run {
+pub fn suite(suite: &Suite, setting: &Setting) -> Run {
     let start = Instant::now();
     let mut lines = Vec::new();
-    let outcome = run(suite, &mut lines);
+    let outcome = run(suite, setting, &mut lines);
     let keep = |wanted: &dyn Fn(&str) -> bool| lines.iter().filter(|line| wanted(line)).cloned().collect();
     Run {
         seconds: start.elapsed().as_secs_f64(),
@@ -49,12 +68,14 @@ pub fn suite(suite: &Suite) -> Run {
     }
 }
 
-fn run(suite: &Suite, lines: &mut Vec<String>) -> Result<()> {
+fn run(suite: &Suite, setting: &Setting, lines: &mut Vec<String>) -> Result<()> {
     // What a test that succeeds prints is shown too: there it says what it skipped.
     let mut child = Command::new(workspace::cargo())
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(&suite.selection)
         .args(["--", "--show-output"])
+        .args(setting.arguments)
+        .envs(setting.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(workspace::root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -64,7 +85,7 @@ fn run(suite: &Suite, lines: &mut Vec<String>) -> Result<()> {
         .context("failed to start cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
     let reader = pass_through(output);
-    let status = process::wait_for(&format!("suite `{}`", suite.name), DEADLINE, || Ok(child.try_wait()?));
+    let status = process::wait_for(&format!("suite `{}`", suite.name), setting.deadline, || Ok(child.try_wait()?));
     if status.is_err() {
         end_group(&mut child);
     }

@@ -1,16 +1,8 @@
 //! Who may do what: users by their rights, nobody by a header.
 
-use std::path::Path;
-
 use serde_json::json;
 
-use crate::world::{World, plain_vm, run, virtctl};
-
-/// The xtask program, which makes certificates of users.
-fn xtask() -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    std::env::var("HOLDFAST_XTASK").unwrap_or_else(|_| root.join("target/debug/xtask").display().to_string())
-}
+use crate::world::{World, plain_vm, run, virtctl, xtask};
 
 #[tokio::test]
 async fn a_user_without_the_right_is_refused() {
@@ -18,7 +10,7 @@ async fn a_user_without_the_right_is_refused() {
     let mut vm = plain_vm("guarded");
     vm["spec"]["runStrategy"] = json!("Halted");
     world.post("kubevirt.io/v1", "virtualmachines", &vm).await;
-    let kubeconfig = run(&xtask(), &["cluster", "kubeconfig", "--user", "mallory"]).await.unwrap();
+    let kubeconfig = xtask(&["kubeconfig", "--user", "mallory"]).await.unwrap();
     let virtctl = virtctl().display().to_string();
     let call = async |arguments: &[&str]| {
         let all = [arguments, &["-n", &world.namespace, "--kubeconfig", kubeconfig.trim()]].concat();

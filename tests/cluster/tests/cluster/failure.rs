@@ -1,6 +1,5 @@
 //! What fails around VMs: components, the API server, a node. VMs and their network do not notice, or move.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -8,17 +7,12 @@ use hyper::Method;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::world::{LONG, World, is_true, on_lan, plain_vm, run, vm};
-
-fn xtask() -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    std::env::var("HOLDFAST_XTASK").unwrap_or_else(|_| root.join("target/debug/xtask").display().to_string())
-}
+use crate::world::{LONG, World, is_true, lan, on_lan, plain_vm, run, vm, xtask};
 
 /// Pings from the underlay, 100 times a second, until it is ended.
 fn pings(address: &str) -> tokio::process::Child {
     Command::new("nsenter")
-        .args(["--net=/run/netns/hf-cluster-lan", "--", "ping", "-i", "0.01", "-W", "1", address])
+        .args([lan().as_str(), "--", "ping", "-i", "0.01", "-W", "1", address])
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -45,10 +39,10 @@ async fn an_outage_of_the_api_server_is_not_noticed() {
     let answers = async || Ok(on_lan(&["ping", "-c1", "-W1", address]).await.ok());
     world.api.until("the VM answers", LONG, answers).await.unwrap();
     let pinging = pings(address);
-    run(&xtask(), &["cluster", "component", "kill", "kube-apiserver"]).await.unwrap();
+    xtask(&["component", "kill", "kube-apiserver"]).await.unwrap();
     // The outage itself is what is tested; there is nothing to wait for in it.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    run(&xtask(), &["cluster", "component", "start", "kube-apiserver"]).await.unwrap();
+    xtask(&["component", "start", "kube-apiserver"]).await.unwrap();
     // Everything has come back when a new VM runs.
     let back = async || Ok(world.api.get("/readyz").await.ok().flatten());
     world.api.until("the API server is back", LONG, back).await.unwrap();

@@ -14,8 +14,6 @@ use tokio::time::timeout;
 pub const LONG: Duration = Duration::from_secs(180);
 /// Longest run of a program.
 const PROGRAM: Duration = Duration::from_secs(60);
-/// Network namespace of the host on the underlay.
-const LAN: &str = "/run/netns/hf-cluster-lan";
 /// The test guest's image.
 pub const GUEST: &str = "localhost/holdfast/testguest:v0.1.0";
 
@@ -140,15 +138,37 @@ pub async fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
+/// Name of the test cluster.
+fn cluster() -> String {
+    std::env::var("HOLDFAST_CLUSTER").unwrap_or_else(|_| "cluster".to_owned())
+}
+
+/// Argument of nsenter(1) for the network namespace of the host on the underlay.
+pub fn lan() -> String {
+    format!("--net=/run/netns/hf-{}-lan", cluster())
+}
+
 /// Runs a program on the host on the underlay.
 pub async fn on_lan(arguments: &[&str]) -> Result<String, String> {
-    let namespace = format!("--net={LAN}");
+    let namespace = lan();
     let all: Vec<&str> = [namespace.as_str(), "--"].into_iter().chain(arguments.iter().copied()).collect();
     run("nsenter", &all).await
 }
 
-/// virtctl, as it was built with the tests' images.
-pub fn virtctl() -> PathBuf {
+/// A program that the chore has built before the tests, by the variable that tells where.
+fn built(variable: &str, name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    std::env::var_os("HOLDFAST_VIRTCTL").map_or_else(|| root.join("target/debug/virtctl"), PathBuf::from)
+    std::env::var_os(variable).map_or_else(|| root.join("target/debug").join(name), PathBuf::from)
+}
+
+/// virtctl.
+pub fn virtctl() -> PathBuf {
+    built("HOLDFAST_VIRTCTL", "virtctl")
+}
+
+/// Runs `cargo xtask cluster` with these arguments on the test cluster.
+pub async fn xtask(arguments: &[&str]) -> Result<String, String> {
+    let name = cluster();
+    let all: Vec<&str> = ["cluster", "--name", &name].into_iter().chain(arguments.iter().copied()).collect();
+    run(&built("HOLDFAST_XTASK", "xtask").display().to_string(), &all).await
 }
