@@ -9,8 +9,8 @@ use holdfast_api::kubevirt::{GenerationStatus, KubeVirt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::api::{
-    ApiResource, DeleteParams, DynamicObject, ListParams, ObjectList, ObjectMeta, PartialObjectMeta, Patch, PatchParams,
-    PostParams, PropagationPolicy,
+    ApiResource, DeleteParams, DynamicObject, ListParams, ObjectList, ObjectMeta, PartialObjectMeta, Patch,
+    PatchParams, PostParams, PropagationPolicy,
 };
 use kube::core::Status;
 use kube::{Api, Client, ResourceExt};
@@ -105,24 +105,31 @@ impl Cluster {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, live) in self.watched.ours() {
             let plural = id.resource().plural;
-            let known = generations.iter().find(|known| {
-                known.resource == plural && known.name == id.name && known.group == id.api_version
-            });
+            let known = generations
+                .iter()
+                .find(|known| known.resource == plural && known.name == id.name && known.group == id.api_version);
             if let Some(known) = known.filter(|known| known.last_generation == live.version) {
                 written.entry(id).or_insert(known.last_generation);
             }
         }
     }
 
-    /// The versions of what was written, for the status.
+    /// The generations of what was written, for the status.
     pub fn generations(&self, objects: impl Iterator<Item = Id>) -> Vec<GenerationStatus> {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         objects
             .filter_map(|id| {
                 let last_generation = *written.get(&id)?;
-                let hash = self.watched.get(&id).and_then(|live| live.hash);
+                let hash = self.watched.get(&id).filter(|live| live.has_generation)?.hash;
                 let (group, resource) = (id.api_version.clone(), id.resource().plural);
-                Some(GenerationStatus { group, resource, namespace: id.namespace, name: id.name, last_generation, hash })
+                Some(GenerationStatus {
+                    group,
+                    resource,
+                    namespace: id.namespace,
+                    name: id.name,
+                    last_generation,
+                    hash,
+                })
             })
             .collect()
     }
@@ -152,11 +159,7 @@ impl Cluster {
     /// Applies a whole object, given as YAML. Of the answer only the metadata is wanted.
     pub async fn apply(&self, id: &Id, body: String) -> Result<ObjectMeta> {
         let what = id.to_string();
-        let url = format!(
-            "{}/{}?fieldManager={MANAGER}&force=true",
-            id.api(&self.client).resource_url(),
-            id.name
-        );
+        let url = format!("{}/{}?fieldManager={MANAGER}&force=true", id.api(&self.client).resource_url(), id.name);
         let request = Request::patch(url)
             .header(header::CONTENT_TYPE, "application/apply-patch+yaml")
             .header(header::ACCEPT, METADATA)
@@ -213,7 +216,9 @@ impl Cluster {
     pub async fn left(&self, kind: &ApiResource, limit: u32) -> Result<Vec<ObjectMeta>> {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), kind);
         let listed = call("list", &kind.plural, api.list_metadata(&ListParams::default().limit(limit))).await;
-        Ok(optional(listed)?.map(|list| list.items.into_iter().map(|object| object.metadata).collect()).unwrap_or_default())
+        Ok(optional(listed)?
+            .map(|list| list.items.into_iter().map(|object| object.metadata).collect())
+            .unwrap_or_default())
     }
 
     /// Takes the finalizers away that our own components have set.
@@ -285,7 +290,8 @@ impl Cluster {
     /// Writes the status of a KubeVirt object.
     pub async fn write_status(&self, kubevirt: &KubeVirt) -> Result<KubeVirt> {
         let (name, params) = (kubevirt.name_any(), PostParams::default());
-        call("write the status of", &what(kubevirt), self.kubevirt(kubevirt).replace_status(&name, &params, kubevirt)).await
+        call("write the status of", &what(kubevirt), self.kubevirt(kubevirt).replace_status(&name, &params, kubevirt))
+            .await
     }
 
     /// Changes the metadata of a KubeVirt object, unless somebody else has just changed it.

@@ -105,8 +105,7 @@ impl Leader {
 
     /// One look at all objects; when to look again.
     async fn pass(&self, remembered: &mut bool) -> Result<Duration, CallError> {
-        let objects: Vec<_> =
-            self.objects.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let objects: Vec<_> = self.objects.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let ours = objects.iter().filter(|kubevirt| kubevirt.namespace().as_deref() == Some(&self.namespace));
         let active = ours.min_by_key(|kubevirt| (kubevirt.creation_timestamp(), kubevirt.name_any()));
         for other in &objects {
@@ -147,8 +146,7 @@ impl Leader {
             Ok(progress) => {
                 let now = Timestamp::now();
                 let created = progress.created;
-                let status =
-                    status::installing(&before, &target, &progress.state, created, progress.generations, now);
+                let status = status::installing(&before, &target, &progress.state, created, progress.generations, now);
                 self.write(kubevirt, status).await?;
                 Ok(progress.again)
             }
@@ -156,7 +154,9 @@ impl Leader {
                 let state = State::Failed(chain(&error));
                 let status = status::installing(&before, &target, &state, false, Vec::new(), Timestamp::now());
                 match error {
-                    install::InstallError::Call(error) if error.refusal().is_none() || error.is_conflict() => Err(error),
+                    install::InstallError::Call(error) if error.refusal().is_none() || error.is_conflict() => {
+                        Err(error)
+                    }
                     install::InstallError::Call(error) => {
                         self.write(kubevirt, status).await?;
                         Err(error)

@@ -47,6 +47,8 @@ pub struct Live {
     pub hash: Option<String>,
     /// Its generation where its kind has one, else its resource version. It changes with the content.
     pub version: i64,
+    /// Whether that is a generation.
+    pub has_generation: bool,
     /// Whether its deletion has begun.
     pub deleting: bool,
     /// Versions of one object can be told apart by age.
@@ -61,6 +63,7 @@ impl Live {
         Self {
             hash: metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED).cloned()),
             version: generation.unwrap_or_else(|| i64::try_from(resource_version).unwrap_or_default()),
+            has_generation: generation.is_some(),
             deleting: metadata.deletion_timestamp.is_some(),
             resource_version,
         }
@@ -85,7 +88,11 @@ impl Watched {
 
     /// All objects that are ours.
     pub fn ours(&self) -> Vec<(Id, Live)> {
-        self.lock().iter().filter(|(_, live)| live.hash.is_some()).map(|(id, live)| (id.clone(), live.clone())).collect()
+        self.lock()
+            .iter()
+            .filter(|(_, live)| live.hash.is_some())
+            .map(|(id, live)| (id.clone(), live.clone()))
+            .collect()
     }
 
     /// Notes what an object is now. What a watch tells late does not take the place of what is known better.

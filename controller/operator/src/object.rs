@@ -115,7 +115,8 @@ impl Desired {
                 value.to_string()
             }
             Content::Definition { text, labels } => {
-                let metadata = format!("metadata:\n  labels: {labels}\n  annotations: {{{APPLIED}: \"{}\"}}\n", self.hash);
+                let metadata =
+                    format!("metadata:\n  labels: {labels}\n  annotations: {{{APPLIED}: \"{}\"}}\n", self.hash);
                 text.replacen("metadata:\n", &metadata, 1)
             }
         }

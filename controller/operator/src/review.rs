@@ -106,12 +106,10 @@ pub fn delete(object: &Value, left: Option<&str>) -> Result<(), Refusal> {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str);
     let blocks = text("/spec/uninstallStrategy") == Some("BlockUninstallIfWorkloadsExist");
     match left {
-        Some(workloads) if blocks && text("/status/phase") == Some("Deployed") => {
-            Err(Refusal::bad_request(format!(
-                "Rejecting the uninstall request, since there are still {workloads} present. Either delete all \
+        Some(workloads) if blocks && text("/status/phase") == Some("Deployed") => Err(Refusal::bad_request(format!(
+            "Rejecting the uninstall request, since there are still {workloads} present. Either delete all \
                  KubeVirt related workloads or change the uninstall strategy before uninstalling KubeVirt."
-            )))
-        }
+        ))),
         _ => Ok(()),
     }
 }
@@ -188,6 +186,9 @@ mod tests {
     #[test]
     fn the_answer_names_its_request() {
         let answer = answer(&json!("u1"), Err(Refusal::bad_request("no")));
-        assert_eq!(answer["response"], json!({"uid": "u1", "allowed": false, "status": {"code": 400, "message": "no"}}));
+        assert_eq!(
+            answer["response"],
+            json!({"uid": "u1", "allowed": false, "status": {"code": 400, "message": "no"}})
+        );
     }
 }

@@ -68,8 +68,9 @@ async fn follow(cluster: Arc<Cluster>, chain_sender: watch::Sender<Vec<u8>>, key
     loop {
         match cluster.certificates([OPERATOR].into_iter()).await {
             Ok(mut found) => {
-                if let Some(Issued { certificate, key }) = found.remove(OPERATOR) {
-                    there = true;
+                let issued = found.remove(OPERATOR);
+                there = issued.is_some();
+                if let Some(Issued { certificate, key }) = issued {
                     replace(&chain_sender, certificate);
                     replace(&key_sender, key);
                 }

@@ -63,9 +63,11 @@ pub async fn pass(cluster: &Cluster, kubevirt: &KubeVirt, target: &Target) -> Re
             return Ok(Some(SOON));
         }
     }
-    let secrets = leaves(target).into_iter().map(|leaf| leaf.secret).chain([AUTHORITY]);
-    for name in secrets {
-        let (api_version, kind) = ("v1".to_owned(), "Secret".to_owned());
+    let secrets = leaves(target).into_iter().map(|leaf| ("v1", "Secret", leaf.secret));
+    // The Lease was made by virt-controller itself.
+    let rest = [("v1", "Secret", AUTHORITY), ("coordination.k8s.io/v1", "Lease", "virt-controller")];
+    for (api_version, kind, name) in secrets.chain(rest) {
+        let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
         let id = Id { api_version, kind, namespace: Some(target.namespace.clone()), name: name.to_owned() };
         cluster.delete(&id).await?;
     }
@@ -83,7 +85,11 @@ fn components(kind: &str) -> &'static [&'static str] {
 
 /// Without a controller nobody would end workloads; whatever is left of them goes with its kind.
 fn is_any_controller_there(cluster: &Cluster) -> bool {
-    cluster.watched.ours().iter().any(|(id, live)| id.name == "virt-controller" && id.kind == "Deployment" && !live.deleting)
+    cluster
+        .watched
+        .ours()
+        .iter()
+        .any(|(id, live)| id.name == "virt-controller" && id.kind == "Deployment" && !live.deleting)
 }
 
 /// Deletes workloads, unless the user wants to do that himself; whether any are left.

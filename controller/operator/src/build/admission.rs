@@ -236,7 +236,8 @@ struct Front<'a> {
 impl Front<'_> {
     fn webhooks(&self, table: &'static [Webhook]) -> impl Iterator<Item = Value> {
         table.iter().filter_map(|&(name, path, operations, group, versions, resources)| {
-            let installed: Vec<_> = resources.iter().copied().filter(|resource| is_installed(resource, group)).collect();
+            let installed: Vec<_> =
+                resources.iter().copied().filter(|resource| is_installed(resource, group)).collect();
             if installed.is_empty() {
                 return None;
             }

@@ -36,10 +36,7 @@ pub(super) fn build(target: &Target) -> [Value; 2] {
             "size(variables.foreignLabels) == size(variables.oldForeignLabels)",
             "this user cannot add/delete non kubevirt-owned labels",
         ),
-        validation(
-            &same("foreignLabels", "labels", "oldLabels"),
-            "this user cannot update non kubevirt-owned labels",
-        ),
+        validation(&same("foreignLabels", "labels", "oldLabels"), "this user cannot update non kubevirt-owned labels",),
         validation(
             "size(variables.foreignAnnotations) == size(variables.oldForeignAnnotations)",
             "this user cannot add/delete non kubevirt-owned annotations",

@@ -71,9 +71,7 @@ pub(super) fn folder(name: &str, path: &str) -> (Value, Value) {
 /// Environment: the pod's name and namespace, and what else is given.
 pub(super) fn environment(more: &[(&str, &str)]) -> Value {
     let all = [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace")];
-    let field = |(name, path): &(&str, &str)| {
-        json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
-    };
+    let field = |(name, path): &(&str, &str)| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
     all.iter().chain(more).map(field).collect()
 }
 

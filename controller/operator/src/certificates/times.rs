@@ -47,7 +47,13 @@ pub struct Times {
 impl Default for Times {
     fn default() -> Self {
         let before = |duration: Duration| duration / 5;
-        Self { authority: 7 * DAY, authority_before: before(7 * DAY), leaf: DAY, leaf_before: before(DAY), known: KNOWN }
+        Self {
+            authority: 7 * DAY,
+            authority_before: before(7 * DAY),
+            leaf: DAY,
+            leaf_before: before(DAY),
+            known: KNOWN,
+        }
     }
 }
 

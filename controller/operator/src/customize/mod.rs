@@ -175,7 +175,12 @@ mod tests {
         assert_eq!(patched("json", missing, "*").unwrap_err().to_string(), "failed to patch Deployment `virt-api`");
         assert!(patched("json", "{}", "*").is_err());
         assert!(patched("merge", "{", "*").is_err());
-        assert!(patched("magic", "{}", "*").unwrap_err().to_string().ends_with("`magic` is none of json, merge and strategic"));
+        assert!(
+            patched("magic", "{}", "*")
+                .unwrap_err()
+                .to_string()
+                .ends_with("`magic` is none of json, merge and strategic")
+        );
     }
 
     #[test]
