@@ -123,6 +123,10 @@ fn no_pod() -> Condition {
     Condition::new("Ready", "False", "PodNotExists", "virt-launcher pod has not yet been scheduled")
 }
 
+fn not_running() -> Condition {
+    Condition::new("Ready", "False", "GuestNotRunning", "Guest VM is not reported as running")
+}
+
 /// The pod is there; the VMI follows it.
 fn with_pod(view: &View<'_>, pod: &PodFacts) -> Step {
     if is_final(view.vmi) {
@@ -150,7 +154,7 @@ fn starting(view: &View<'_>, pod: &PodFacts) -> Step {
     let ready = if pod.deleting {
         Condition::new("Ready", "False", "PodTerminating", "virt-launcher pod is terminating")
     } else {
-        Condition::new("Ready", "False", "GuestNotRunning", "Guest VM is not reported as running")
+        not_running()
     };
     set(status, ready, view.now);
     match pod.condition("PodScheduled").filter(|condition| condition.status == "False") {
@@ -221,6 +225,7 @@ fn unresponsive(view: &View<'_>) -> Step {
     let node = status.node_name.clone().unwrap_or_default();
     end(status, "Failed", view.now);
     status.reason = Some("NodeUnresponsive".to_owned());
+    set(status, not_running(), view.now);
     let message = format!("virt-handler on node {node} is not responsive, marking VMI as failed");
     written(view, vmi, Some(Told { reason: "NodeUnresponsive", message }))
 }

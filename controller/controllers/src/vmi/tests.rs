@@ -206,6 +206,7 @@ fn a_lost_node_fails_its_vmis_and_lets_none_go() {
     let facts = PodFacts { node: Some("n1".into()), phase: "Running".into(), ..pod() };
     let Step::Write { vmi: end, told } = at(&vmi, Pod::There(&facts), true) else { panic!() };
     assert_eq!((phase(&end), end.status.as_ref().unwrap().reason.as_deref()), ("Failed", Some("NodeUnresponsive")));
+    assert_eq!(ready(&end), "False GuestNotRunning");
     assert!(told.unwrap().message.contains("virt-handler on node n1 is not responsive"));
     assert!(!end.metadata.finalizers.as_ref().unwrap().is_empty());
     assert_eq!(at(&end, Pod::There(&facts), true), Step::Nothing);
