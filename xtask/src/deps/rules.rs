@@ -101,6 +101,11 @@ pub const DIRECTIONS: &[Direction] = &[
         reason: "the command line speaks the API, as any client does",
     },
     Direction {
+        package: "holdfast-cluster-tests",
+        may_use: &[],
+        reason: "the suite on a cluster sees what a user sees: the API server, programs, the network",
+    },
+    Direction {
         package: "xtask",
         may_use: &["holdfast-api"],
         reason: "xtask writes the CRDs; it builds on a bare machine",
