@@ -19,15 +19,15 @@ pub struct Size {
 }
 
 /// Writes the layout with one image in `folder` to `file`, the image named `name`. The same layout makes the same file.
-pub fn write(folder: &Path, name: &str, file: &Path) -> Result<()> {
+/// `beside` is a path on the same file system for the time until it is whole.
+pub fn write(folder: &Path, name: &str, beside: &Path, file: &Path) -> Result<()> {
     let index_file = folder.join("index.json");
     let mut index: Value = serde_json::from_slice(&fs::read(&index_file)?).context("failed to parse index.json")?;
     let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
     index["manifests"][0]["annotations"] =
         json!({ "io.containerd.image.name": name, "org.opencontainers.image.ref.name": tag });
     let index = serde_json::to_vec(&index)?;
-    let beside = file.with_extension("new");
-    let mut archive = tar::Builder::new(File::create(&beside).context("failed to make the archive")?);
+    let mut archive = tar::Builder::new(File::create(beside).context("failed to make the archive")?);
     for path in files_below(folder)? {
         let bytes = if path == index_file { index.clone() } else { fs::read(&path)? };
         let mut header = tar::Header::new_ustar();
@@ -36,7 +36,7 @@ pub fn write(folder: &Path, name: &str, file: &Path) -> Result<()> {
         archive.append_data(&mut header, path.strip_prefix(folder)?, bytes.as_slice())?;
     }
     archive.into_inner().with_context(|| format!("failed to write {}", file.display()))?;
-    fs::rename(&beside, file).with_context(|| format!("failed to place {}", file.display()))
+    fs::rename(beside, file).with_context(|| format!("failed to place {}", file.display()))
 }
 
 /// The digest of the manifest, and the size, of the image in an archive.
@@ -99,7 +99,7 @@ mod tests {
         }
         let files = ["a.tar", "b.tar"].map(|name| folder.path().join(name));
         for file in &files {
-            write(&layout, "localhost/x/y:v1", file).unwrap();
+            write(&layout, "localhost/x/y:v1", &folder.path().join("new"), file).unwrap();
         }
         assert_eq!(fs::read(&files[0]).unwrap(), fs::read(&files[1]).unwrap());
         let index: Value = serde_json::from_slice(&bytes(&files[0], "index.json").unwrap().unwrap()).unwrap();

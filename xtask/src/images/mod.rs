@@ -216,7 +216,7 @@ fn keep_or_make(
     let scratch = tempfile::tempdir_in(folder).context("failed to make a scratch folder")?;
     let layout = scratch.path().join("layout");
     let whole_name = make(&layout, scratch.path()).with_context(|| format!("failed to make the image `{name}`"))?;
-    archive::write(&layout, &whole_name, &file)?;
+    archive::write(&layout, &whole_name, &scratch.path().join("archive"), &file)?;
     let (digest, size) = archive::describe(&file)?;
     let built = Built { key: key.to_owned(), digest, size };
     // Last: a crash before it leaves an image that is made again.

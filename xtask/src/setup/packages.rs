@@ -44,6 +44,7 @@ pub const PACKAGES: &[Package] = &[
     package("syslinux", "boot loader of the test guest's disk"),
     package("syslinux-common", "its master boot record"),
     package("mtools", "puts files on the test guest's disk without mounting it"),
+    package("buildah", "container images, without a daemon"),
     package("xz-utils", "unpacks kernel modules where Debian compresses them"),
     package("kmod", "modinfo: in which order the test guest loads its modules"),
     package("iputils-ping", "pings the guest by hand in a demo that is kept up"),
