@@ -37,7 +37,7 @@ fn architecture_names_what_is_there() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let folders = ["", "docs", "docs/decisions"];
+    let folders = ["", "docs", "docs/decisions", "docs/development"];
     let mut wrong = Vec::new();
     for folder in folders.map(|folder| workspace::root().join(folder)) {
         for entry in fs::read_dir(&folder).unwrap() {
