@@ -10,6 +10,7 @@ mod body;
 mod front_proxy;
 mod handlers;
 mod metrics;
+mod names;
 mod path;
 mod served;
 mod server;
@@ -45,6 +46,8 @@ use server::{Server, router};
 
 /// How long the API server may take for one answer.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long requests are still taken after the end was asked for: until no node and no API server sends any more.
+const LEAVE: Duration = Duration::from_secs(3);
 /// Between two tries to begin.
 const PAUSE: Duration = Duration::from_secs(3);
 
@@ -110,7 +113,11 @@ async fn serve(args: &Args, stop: CancellationToken) -> anyhow::Result<()> {
     let listener = listen(args.port).await?;
     tracing::info!(port = args.port, namespace, "virt-api serves");
     let server = Server { client, namespace, settings, front_proxy, handlers, metrics };
-    tls::serve(listener, tls, router(server, registry), stop.cancelled_owned()).await;
+    let end = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LEAVE).await;
+    };
+    tls::serve(listener, tls, router(server, registry), end).await;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use holdfast_api::admit::Webhook;
 
+use crate::names::is_name;
 use crate::verbs::{GROUP, VERSIONS, Verb};
 
 /// The webhook of evictions.
@@ -79,8 +80,8 @@ pub fn parse(path: &str) -> Target<'_> {
             ["version"] => Target::Version,
             ["healthz"] => Target::Health,
             ["namespaces", namespace, plural, name, verb] => match Verb::of(plural, verb) {
-                Some(verb) => Target::Verb { verb, version, namespace, name },
-                None => Target::UnknownVerb,
+                Some(verb) if is_name(namespace) && is_name(name) => Target::Verb { verb, version, namespace, name },
+                _ => Target::UnknownVerb,
             },
             ["namespaces", ..] => Target::UnknownVerb,
             _ => Target::Unknown,
@@ -133,6 +134,8 @@ mod tests {
             (&format!("{v1}/namespaces/n/virtualmachines/a/migrate"), Target::UnknownVerb),
             (&format!("{v1}/namespaces/n/virtualmachineinstances/a/portforward/22"), Target::UnknownVerb),
             (&format!("{v1}/namespaces/n/expand-vm-spec"), Target::UnknownVerb),
+            (&format!("{v1}/namespaces/n/virtualmachines/a%2Fb/start"), Target::UnknownVerb),
+            (&format!("{v1}/namespaces/../virtualmachines/a/start"), Target::UnknownVerb),
             (&format!("{v1}/nope"), Target::Unknown),
             ("/apis/subresources.kubevirt.io/v2", Target::Unknown),
             ("/apis/apps/v1", Target::Unknown),

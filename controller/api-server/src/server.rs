@@ -68,10 +68,11 @@ async fn handle(State(shared): State<Shared>, Extension(peer): Extension<Peer>, 
     let code = answer.as_ref().map_or_else(Refusal::code, Response::status);
     shared.server.metrics.answered(label(target), code, began.elapsed());
     answer.unwrap_or_else(|refusal| {
+        let why = refusal.message();
         if code.is_server_error() {
-            tracing::warn!(%method, path, code = code.as_u16(), "failed: {}", refusal.message());
+            tracing::warn!(%method, path, code = code.as_u16(), why, "failed");
         } else {
-            tracing::debug!(%method, path, code = code.as_u16(), "refused: {}", refusal.message());
+            tracing::debug!(%method, path, code = code.as_u16(), why, "refused");
         }
         refusal.into_response()
     })

@@ -57,10 +57,12 @@ pub enum PemError {
 /// What was made of PEM texts, made anew when they change.
 pub(super) struct Reloaded<T: ?Sized> {
     sources: Vec<Pem>,
-    make: Box<dyn Fn(&[Vec<u8>]) -> Result<Arc<T>, PemError> + Send + Sync>,
+    make: Box<Make<T>>,
     fresh: Duration,
     state: Mutex<State<T>>,
 }
+
+type Make<T> = dyn Fn(&[Vec<u8>]) -> Result<Arc<T>, PemError> + Send + Sync;
 
 struct State<T: ?Sized> {
     looked: Option<Instant>,

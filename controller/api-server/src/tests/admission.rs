@@ -71,3 +71,33 @@ async fn machines_are_defaulted_with_what_they_refer_to() {
     let (code, _, _) = world.ask_with(None, Method::POST, "/virtualmachines-mutate", &large).await.unwrap();
     assert_eq!(code, 413);
 }
+
+#[tokio::test]
+async fn exactly_what_a_machine_refers_to_is_read() {
+    let path = "/apis/instancetype.kubevirt.io/v1beta1/namespaces/default/virtualmachineinstancetypes/small";
+    let small = json!({"apiVersion": "instancetype.kubevirt.io/v1beta1", "kind": "VirtualMachineInstancetype",
+        "metadata": {"name": "small", "namespace": "default"},
+        "spec": {"cpu": {"guest": 1}, "memory": {"guest": "128Mi"}}});
+    let world = World::new(&[(path, small)]).await;
+    let review = async |name: &str| {
+        let object = json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+            "metadata": {"name": "w1", "namespace": "default"},
+            "spec": {"runStrategy": "Halted", "instancetype": {"kind": "VirtualMachineInstancetype", "name": name},
+                "template": {"spec": {"domain": {"cpu": {"cores": 2}, "devices": {}}}}},
+        });
+        let request = json!({"uid": "u", "name": "w1", "namespace": "default", "operation": "CREATE",
+            "userInfo": {"username": "jane"}, "object": object});
+        let answer = world.review("/virtualmachines-validate", request).await;
+        (answer, world.asked().iter().map(|(_, path, _)| path.clone()).collect::<Vec<_>>())
+    };
+    // The decision depends on what was read: the size says how many CPUs there are, and so does the template.
+    let (refused, asked) = review("small").await;
+    assert_eq!(asked, [path]);
+    assert_eq!(refused["allowed"], false, "{refused}");
+    assert!(refused["status"]["message"].as_str().unwrap().contains("domain.cpu.cores"), "{refused}");
+    // A name that would lead elsewhere leads nowhere.
+    let (refused, asked) = review("../../../../../api/v1/namespaces/default/secrets/x").await;
+    assert_eq!(asked, [path]);
+    assert_eq!(refused["allowed"], false, "{refused}");
+}

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::review::{Allowed, Review};
 use crate::DEADLINE;
+use crate::names::is_name;
 use crate::server::Server;
 
 /// The annotation of a launcher's pod that names its VMI.
@@ -35,6 +36,9 @@ enum Verdict {
 
 /// Decides about an eviction, and marks the VMI where it is to be moved.
 pub async fn decide(server: &Server, review: &Review) -> Result<Allowed, ErrorStatus> {
+    if !is_name(&review.namespace) || !is_name(&review.name) {
+        return Err(ErrorStatus::bad_request("the review names no pod"));
+    }
     let pods = Api::<Pod>::namespaced(server.client.clone(), &review.namespace);
     let pod = match timeout(DEADLINE, pods.get_opt(&review.name)).await {
         Ok(Ok(Some(pod))) => pod,
@@ -45,7 +49,7 @@ pub async fn decide(server: &Server, review: &Review) -> Result<Allowed, ErrorSt
         }
         Err(_) => return Err(refused("failed to get the pod: no answer in time")),
     };
-    let Some(name) = instance_of(&pod) else { return Ok(Allowed::default()) };
+    let Some(name) = instance_of(&pod).filter(|name| is_name(name)) else { return Ok(Allowed::default()) };
     let instances = Api::<VirtualMachineInstance>::namespaced(server.client.clone(), &review.namespace);
     let vmi = match timeout(DEADLINE, instances.get_opt(name)).await {
         Ok(Ok(Some(vmi))) => vmi,

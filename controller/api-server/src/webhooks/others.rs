@@ -22,6 +22,8 @@ use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use crate::names::is_name;
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wanted {
@@ -75,7 +77,6 @@ impl Known {
 
 impl Wanted {
     async fn look(&self, client: &Client) -> Result<Found, kube::Error> {
-        let all = ListParams::default();
         Ok(match self {
             Self::Instance { namespace, name } => Found::Instance(get(client, namespace, name).await?),
             Self::Revision { namespace, name } => Found::Revision(get(client, namespace, name).await?),
@@ -95,12 +96,8 @@ impl Wanted {
                 let found = get::<VirtualMachinePreference>(client, namespace, name).await?;
                 Found::Preference(found.map(|object| Box::new(object.spec)))
             }
-            Self::Migrations { namespace } => {
-                Found::Migrations(Api::namespaced(client.clone(), namespace).list(&all).await?.items)
-            }
-            Self::Presets { namespace } => {
-                Found::Presets(Api::namespaced(client.clone(), namespace).list(&all).await?.items)
-            }
+            Self::Migrations { namespace } => Found::Migrations(list(client, namespace).await?),
+            Self::Presets { namespace } => Found::Presets(list(client, namespace).await?),
             Self::Labels { namespace } => {
                 let found = get_cluster::<Namespace>(client, namespace).await?;
                 Found::Labels(found.map(|object| object.labels().clone()).unwrap_or_default())
@@ -113,13 +110,29 @@ async fn get<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<B
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    if !is_name(namespace) || !is_name(name) {
+        return Ok(None);
+    }
     Ok(Api::<K>::namespaced(client.clone(), namespace).get_opt(name).await?.map(Box::new))
+}
+
+async fn list<K>(client: &Client, namespace: &str) -> Result<Vec<K>, kube::Error>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    if !is_name(namespace) {
+        return Ok(Vec::new());
+    }
+    Ok(Api::<K>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?.items)
 }
 
 async fn get_cluster<K>(client: &Client, name: &str) -> Result<Option<K>, kube::Error>
 where
     K: Resource<Scope = ClusterResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    if !is_name(name) {
+        return Ok(None);
+    }
     Api::<K>::all(client.clone()).get_opt(name).await
 }
 
