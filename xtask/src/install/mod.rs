@@ -52,6 +52,11 @@ pub fn ensure(cluster: Cluster<'_>, tell: &mut dyn FnMut(&str)) -> Result<()> {
 
 fn install(cluster: Cluster<'_>, nodes: &[Node<'_>], tell: &mut dyn FnMut(&str)) -> Result<()> {
     apply(cluster, OPERATOR)?;
+    // First of all, for what has been mended may be why nothing comes up.
+    let replaced = replace_old_pods(cluster, nodes)?;
+    if replaced > 0 {
+        tell(&format!("{replaced} pods of other images replaced"));
+    }
     let crd = "crd/kubevirts.kubevirt.io";
     wait(cluster, &["wait", crd, "--for=condition=Established"])?;
     wait(cluster, &["-n", NAMESPACE, "rollout", "status", "deployment/virt-operator"])?;
@@ -63,10 +68,6 @@ fn install(cluster: Cluster<'_>, nodes: &[Node<'_>], tell: &mut dyn FnMut(&str))
     });
     applied.map_err(|error| refusal.map_or(error, |refusal| refusal.context("failed to make the KubeVirt object")))?;
     wait(cluster, &["-n", NAMESPACE, "wait", "kv/kubevirt", "--for=condition=Available"])?;
-    let replaced = replace_old_pods(cluster, nodes)?;
-    if replaced > 0 {
-        tell(&format!("{replaced} pods of other images replaced"));
-    }
     for part in ["deployment/virt-operator", "deployment/virt-api", "deployment/virt-controller", "ds/virt-handler"] {
         wait(cluster, &["-n", NAMESPACE, "rollout", "status", part])?;
     }
