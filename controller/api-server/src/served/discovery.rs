@@ -65,7 +65,7 @@ mod tests {
     fn what_clients_read_of_it() {
         let groups: APIGroupList = serde_json::from_value(groups()).unwrap();
         let group: APIGroup = serde_json::from_value(group()).unwrap();
-        assert_eq!(groups.groups, [group.clone()]);
+        assert_eq!(groups.groups, std::slice::from_ref(&group));
         assert_eq!(group.preferred_version.unwrap().version, "v1");
         let list = resources("v1alpha3");
         assert_eq!(list["groupVersion"], "subresources.kubevirt.io/v1alpha3");
