@@ -55,7 +55,8 @@ where
                 continue;
             }
         };
-        if lost {
+        // A list that begins anew has not been answered yet.
+        if lost && !matches!(event, Event::Init) {
             tracing::info!(kind, "objects are in sight again");
             lost = false;
         }

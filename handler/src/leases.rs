@@ -16,12 +16,15 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How old a list may be. It finds what a crash has left and ends quarantines, both of which can wait.
 const FRESH: Duration = Duration::from_secs(60);
 
+/// The leases of a kind, and when they were listed.
+type Listed = (Instant, Vec<Lease>);
+
 /// A store of leases for one node.
 pub struct NodeLeases {
     all: KubeStore,
     client: Client,
     node: String,
-    listed: Mutex<[Option<(Instant, Vec<Lease>)>; 2]>,
+    listed: Mutex<[Option<Listed>; 2]>,
 }
 
 impl NodeLeases {

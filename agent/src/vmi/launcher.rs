@@ -291,9 +291,16 @@ impl Launcher {
         let stream = stream.into_std().map_err(io)?;
         stream.set_nonblocking(false).map_err(io)?;
         let pid = getsockopt(&stream, sockopt::PeerCredentials).map_err(|errno| io(errno.into()))?.pid();
+        let home = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        if pid > 0
+            && let Err(source) = std::fs::metadata(&home)
+        {
+            // It has ended between its answer and this look.
+            let source = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, source);
+            return Err(LauncherError::Absent { path: path(), source });
+        }
         // 0 stands for a process that this pid namespace cannot see.
-        let at_home = pid > 0 && same_file(&PathBuf::from(format!("/proc/{pid}/ns/net")), &self.netns);
-        if !at_home {
+        if pid <= 0 || !same_file(&home, &self.netns) {
             return Err(LauncherError::Foreign { path: path(), pid, netns: self.netns.clone() });
         }
         Ok((stream, pid))

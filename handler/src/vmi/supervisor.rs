@@ -26,8 +26,7 @@ pub async fn supervise(node: Arc<Node>, stop: CancellationToken) {
         changes.mark_unchanged();
         for pod in node.pods.launchers() {
             runs.entry(pod.uid.clone()).or_insert_with(|| {
-                let name = pod.vmi.as_ref().map(|vmi| vmi.name.clone()).unwrap_or_default();
-                let span = tracing::info_span!("vmi", namespace = pod.namespace, name);
+                let span = tracing::info_span!("launcher", pod = pod.name);
                 tasks.spawn(Run::new(Arc::clone(&node), &pod).run().instrument(span)).id()
             });
         }
