@@ -23,7 +23,8 @@ pub fn init(args: &LogArgs) {
         4..=5 => "debug",
         _ => "trace",
     };
-    let ours = format!("{level},hyper=warn,hyper_util=warn,rustls=warn,tower=warn,kube=warn,h2=warn");
+    // kube_client tells each failed call as an error, which its caller tells anyway.
+    let ours = format!("{level},hyper=warn,hyper_util=warn,rustls=warn,tower=warn,kube=warn,kube_client=off,h2=warn");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -18,6 +18,8 @@ const MOST: u64 = 1 << 20;
 /// Copied at a time, then [`PAUSE`]: together the highest rate, 256 KiB/s.
 const CHUNK: u64 = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(250);
+/// How often the log is looked at where the kernel has no watch to give.
+const LOOK: Duration = Duration::from_secs(1);
 /// A pipe that can be written to takes this much at once (POSIX: PIPE_BUF).
 const PIECE: usize = 4096;
 /// How long the output's reader may be away before what is printed meanwhile is left out.
@@ -35,11 +37,12 @@ pub enum From {
 /// Starts the thread that copies and bounds `log`, which exists, for the rest of the process's life.
 ///
 /// # Errors
-/// When the log cannot be opened or watched.
+/// When the log cannot be opened.
 pub fn follow(log: PathBuf, from: From) -> io::Result<()> {
     let file = File::open(&log)?;
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
-    inotify.add_watch(&log, AddWatchFlags::IN_MODIFY)?;
+    // A user has few watches (inotify(7)), and all launchers of a node are the same user: it does without, too.
+    let inotify =
+        watch(&log).inspect_err(|error| tracing::info!(%error, "looks at the console's log now and then")).ok();
     let at = if from == From::Start { 0 } else { file.metadata()?.len() };
     let mut follower = Follower { log, file, at };
     std::thread::Builder::new().name("console".to_owned()).spawn(move || {
@@ -47,12 +50,15 @@ pub fn follow(log: PathBuf, from: From) -> io::Result<()> {
         loop {
             match follower.copy(&mut Patient(&output)) {
                 Ok(true) => std::thread::sleep(PAUSE),
-                Ok(false) => {
-                    if let Err(error) = inotify.read_events() {
-                        tracing::warn!(%error, "failed to wait for the console's log");
-                        return;
+                Ok(false) => match &inotify {
+                    None => std::thread::sleep(LOOK),
+                    Some(inotify) => {
+                        if let Err(error) = inotify.read_events() {
+                            tracing::warn!(%error, "failed to wait for the console's log");
+                            return;
+                        }
                     }
-                }
+                },
                 Err(error) => {
                     tracing::warn!(%error, log = %follower.log.display(), "failed to copy the console's log");
                     return;
@@ -61,6 +67,12 @@ pub fn follow(log: PathBuf, from: From) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+fn watch(log: &Path) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(log, AddWatchFlags::IN_MODIFY)?;
+    Ok(inotify)
 }
 
 struct Follower {

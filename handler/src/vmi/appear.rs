@@ -1,4 +1,4 @@
-//! Waiting for a file without looking for it again and again.
+//! Waiting for a file without looking for it again and again, unless the kernel has no watch to give.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -13,6 +13,10 @@ use tokio::time::timeout;
 
 /// How often it is looked for all the same, for file systems that do not tell.
 const LOOK: Duration = Duration::from_secs(15);
+
+/// How often it is looked for where the kernel has no watch to give: a user's watches are few (128 by default, see
+/// inotify(7)), and all of a node's containers that run as root share them.
+const LOOK_UNWATCHED: Duration = Duration::from_millis(100);
 
 /// What tells that a folder is not where it was.
 const LOST: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF.union(AddWatchFlags::IN_MOVE_SELF);
@@ -29,9 +33,27 @@ impl AsRawFd for Events {
 /// Returns when there is something at `path`. The folders on the way need not be there yet.
 ///
 /// # Errors
-/// Where the kernel has no watch to give, or no folder of the path is there.
+/// Where the kernel refuses a watch for another reason than that there are too many, or no folder of the path is
+/// there.
 pub async fn appears(path: &Path) -> io::Result<()> {
-    let inotify = Events(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?);
+    match Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK) {
+        Ok(inotify) => match watch(path, Events(inotify)).await {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOSPC as i32) => look(path).await,
+            outcome => outcome,
+        },
+        Err(Errno::EMFILE | Errno::ENFILE) => look(path).await,
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+async fn look(path: &Path) -> io::Result<()> {
+    while path.symlink_metadata().is_err() {
+        tokio::time::sleep(LOOK_UNWATCHED).await;
+    }
+    Ok(())
+}
+
+async fn watch(path: &Path, inotify: Events) -> io::Result<()> {
     // SAFETY: the descriptor is owned by the value that is registered, and stays the same until that is dropped.
     let inotify = unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) }.map_err(io::Error::from)?;
     let mut watched: Option<(PathBuf, WatchDescriptor)> = None;
@@ -99,5 +121,17 @@ mod tests {
         let (seen, ()) = tokio::join!(timeout(LOOK / 3, appears(&path)), make);
         seen.unwrap().unwrap();
         appears(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_is_seen_without_a_watch_too() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("late");
+        let make = async {
+            tokio::task::yield_now().await;
+            std::fs::write(&path, "").unwrap();
+        };
+        let (seen, ()) = tokio::join!(timeout(LOOK, look(&path)), make);
+        seen.unwrap().unwrap();
     }
 }
