@@ -133,6 +133,7 @@ impl Leader {
             Ok(target) => target,
             Err(error) => {
                 tracing::error!(error = chain(&error), "cannot install");
+                self.write(kubevirt, status::unclear(&before, &chain(&error), Timestamp::now())).await?;
                 return Ok(IDLE);
             }
         };

@@ -95,7 +95,7 @@ pub async fn run() -> anyhow::Result<()> {
         tokio::select! {
             () = leader.run(&stop) => {}
             // Two leaders would undo each other's work; the process that comes after this one begins as a follower.
-            () = held.lost() => anyhow::bail!("another operator leads"),
+            () = held.lost() => anyhow::bail!("this operator leads no more"),
         }
         held.release().await;
         Ok(())

@@ -61,11 +61,7 @@ pub fn installing(
             conditions.set_all([true, false, false], "AllComponentsReady", "All components are ready.");
             conditions.remove("Synchronized");
         }
-        State::Failed(error) => {
-            let message = format!("An error occurred during deployment: {error}");
-            conditions.set("Synchronized", false, "DeploymentFailed", &message);
-            conditions.set("Degraded", true, "DeploymentFailed", &message);
-        }
+        State::Failed(error) => conditions.fail(error),
     }
     if created {
         conditions.set("Created", true, "AllResourcesCreated", "All resources were created.");
@@ -83,6 +79,13 @@ pub fn installing(
         }
         _ => {}
     }
+    status
+}
+
+/// The status of an object of which nobody can tell what is to be installed.
+pub fn unclear(before: &KubeVirtStatus, error: &str, now: Timestamp) -> KubeVirtStatus {
+    let mut status = before.clone();
+    Conditions { list: &mut status.conditions, now }.fail(error);
     status
 }
 
@@ -130,6 +133,12 @@ impl Conditions<'_> {
         for (name, state) in ["Available", "Progressing", "Degraded"].into_iter().zip(states) {
             self.set(name, state, reason, message);
         }
+    }
+
+    fn fail(&mut self, error: &str) {
+        let message = format!("An error occurred during deployment: {error}");
+        self.set("Synchronized", false, "DeploymentFailed", &message);
+        self.set("Degraded", true, "DeploymentFailed", &message);
     }
 
     fn set(&mut self, name: &str, state: bool, reason: &str, message: &str) {
