@@ -39,9 +39,12 @@ struct Options {
     cluster: ClusterArgs,
     #[command(flatten)]
     log: LogArgs,
-    /// Port of webhooks, probes and metrics
+    /// Port of probes and metrics
     #[arg(long, default_value_t = 8443)]
     port: u16,
+    /// Port of the webhooks
+    #[arg(long, default_value_t = 8444)]
+    webhook_port: u16,
     /// Name of this operator among others
     #[arg(long, env = "POD_NAME", default_value = "virt-operator")]
     name: String,
@@ -84,7 +87,7 @@ pub async fn run() -> anyhow::Result<()> {
     let watched = Arc::<live::Watched>::default();
     let cluster = Arc::new(cluster::Cluster::new(client.clone(), &namespace, watched.clone()));
     let reviewer = serve::Reviewer { cluster: cluster.clone(), image: options.image.clone() };
-    let serving = tokio::spawn(serve::serve(options.port, reviewer, registry, stop.clone()));
+    let serving = tokio::spawn(serve::serve([options.port, options.webhook_port], reviewer, registry, stop.clone()));
     let lead = async {
         let held = leader::hold(client.clone(), &namespace, "virt-operator", &options.name).await?;
         leading.set(1);

@@ -1,4 +1,5 @@
-//! What the operator answers: the webhooks of the KubeVirt object, probes and metrics, on one port.
+//! What the operator answers: the webhooks of the KubeVirt object, probes and metrics. The same on both of its ports:
+//! a pod cannot have two names for one, and its Services go by `webhooks` and by `metrics`.
 //!
 //! Its certificate is in a Secret that it makes itself. That is read by the API, not from a mounted volume: a Secret
 //! that is made after its pod reaches the volume a minute late. Until there is one, probes are answered with a
@@ -37,17 +38,22 @@ pub struct Reviewer {
     pub image: String,
 }
 
-/// Answers on `port` until `stop`.
+/// Answers on `ports` until `stop`.
 ///
 /// # Errors
-/// Where the port is taken, or TLS cannot be set up.
-pub async fn serve(port: u16, reviewer: Reviewer, registry: Registry, stop: CancellationToken) -> anyhow::Result<()> {
+/// Where a port is taken, or TLS cannot be set up.
+pub async fn serve(
+    ports: [u16; 2],
+    reviewer: Reviewer,
+    registry: Registry,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
     let Issued { certificate, key } = self_signed(now)?;
     let (chain_sender, certificate) = watch::channel(certificate.into_bytes());
     let (key_sender, key) = watch::channel(key.into_bytes());
     let config = tls::server_of(Pem::Watched(certificate), Pem::Watched(key), None)?;
-    let listener = TcpListener::bind(("::", port)).await?;
+    let listeners = (TcpListener::bind(("::", ports[0])).await?, TcpListener::bind(("::", ports[1])).await?);
     let cluster = reviewer.cluster.clone();
     let router = Router::new()
         .route("/kubevirt-validate-create", post(review_create))
@@ -55,10 +61,15 @@ pub async fn serve(port: u16, reviewer: Reviewer, registry: Registry, stop: Canc
         .route("/kubevirt-validate-delete", post(review_delete))
         .with_state(Arc::new(reviewer))
         .merge(probes::router(registry));
-    let follow = follow(cluster, chain_sender, key_sender);
+    let answer = async {
+        tokio::join!(
+            tls::serve(listeners.0, config.clone(), router.clone(), stop.cancelled()),
+            tls::serve(listeners.1, config, router, stop.cancelled()),
+        );
+    };
     tokio::select! {
-        () = tls::serve(listener, config, router, stop.cancelled()) => {}
-        () = follow => {}
+        () = answer => {}
+        () = follow(cluster, chain_sender, key_sender) => {}
     }
     Ok(())
 }

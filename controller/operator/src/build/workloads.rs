@@ -28,10 +28,7 @@ pub(super) fn virt_api(target: &Target) -> Value {
         arguments: arguments.map(str::to_owned).into(),
         verbosity: |levels| levels.virt_api,
         flags: |flags| &flags.api,
-        ports: json!([
-            {"name": "virt-api", "containerPort": 8443, "protocol": "TCP"},
-            {"name": "metrics", "containerPort": 8443, "protocol": "TCP"},
-        ]),
+        ports: json!([{"name": "metrics", "containerPort": 8443, "protocol": "TCP"}]),
         requests: json!({"cpu": "5m", "memory": "40Mi"}),
         mounted,
     };
