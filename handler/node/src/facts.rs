@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::devices::RESOURCES;
+
 /// The present state of the node's parts; empty until they have begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -9,6 +11,13 @@ pub struct Facts {
     pub devices: BTreeMap<&'static str, DeviceFact>,
     /// Whether our CNI plugin stands behind the primary one; what is in the way where not.
     pub network: Option<Result<(), String>>,
+}
+
+impl Facts {
+    /// Whether each part has told how it stands.
+    pub fn is_complete(&self) -> bool {
+        self.network.is_some() && self.devices.len() == RESOURCES.len()
+    }
 }
 
 /// How a device stands.

@@ -31,6 +31,8 @@ const KSM_MANAGED: &str = "kubevirt.io/ksm-handler-managed";
 const CONDITION: &str = "HoldfastReady";
 /// Between beats.
 const BEAT: Duration = Duration::from_secs(60);
+/// How long the node's parts have to find out how they stand.
+const FIRST: Duration = Duration::from_secs(5);
 /// Between attempts of a beat that failed.
 const RETRY: Duration = Duration::from_secs(5);
 /// Between looks at what is not announced.
@@ -59,6 +61,8 @@ pub async fn run(options: NodeOptions, mut facts: watch::Receiver<Facts>, stop: 
         tracing::error!(error, "failed to read the capabilities of QEMU");
     }
     let nodes = Api::all(options.client.clone());
+    // The first verdict shall be one on the node, not on our own start.
+    let _ = timeout(FIRST, facts.wait_for(Facts::is_complete)).await;
     let mut publisher = Publisher { options, nodes, node: None, host, beat_at: Instant::now() };
     loop {
         let now = (facts.borrow_and_update().clone(), Arc::clone(&settings.borrow_and_update()));

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(10);
 const HOST: &str = "/dev";
 
 /// The resources: the part of the name behind the slash, and the path below /dev.
-const RESOURCES: [(&str, &str); 3] = [("kvm", "kvm"), ("tun", "net/tun"), ("vhost-net", "vhost-net")];
+pub(crate) const RESOURCES: [(&str, &str); 3] = [("kvm", "kvm"), ("tun", "net/tun"), ("vhost-net", "vhost-net")];
 
 /// Which kubelet listens: another one has made another socket.
 type KubeletId = Option<(u64, u64, i64, i64)>;
