@@ -17,7 +17,7 @@ pub fn missing() -> Option<&'static str> {
     if !apart("true") {
         return Some("namespaces: `unshare --net --mount --uts --cgroup --pid` is refused");
     }
-    if !apart("ip link add a type veth peer name b; ip link add c type bridge") {
+    if !apart("ip link add t0 type veth peer name t1; ip link add t2 type bridge") {
         return Some("veth and bridge: `ip link add` is refused");
     }
     if !scratch.is_ok_and(|folder| overlay(folder.path())) {

@@ -35,14 +35,15 @@ impl Traces {
         Ok(all)
     }
 
-    /// What is there now and was not in this list, once things have settled.
-    pub fn since(&self, cluster: Cluster<'_>) -> Result<Vec<String>> {
+    /// What is there now and was not in this list, once things have settled. `tell` gets a line while they have not.
+    fn since(&self, cluster: Cluster<'_>, tell: &mut dyn FnMut(&str)) -> Result<Vec<String>> {
         let mut more = Vec::new();
         let settled = process::wait_for("the nodes to be as they were", SETTLE, || {
             more = self.more(&Self::take(cluster)?);
             if more.is_empty() {
                 return Ok(Some(()));
             }
+            tell(&format!("{} kinds left, among them {}", more.len(), more[0]));
             std::thread::sleep(LOOK);
             Ok(None)
         });
@@ -50,8 +51,8 @@ impl Traces {
     }
 
     /// An error that names what is there now and was not in this list.
-    pub fn none_since(&self, cluster: Cluster<'_>) -> Result<()> {
-        let more = self.since(cluster)?;
+    pub fn none_since(&self, cluster: Cluster<'_>, tell: &mut dyn FnMut(&str)) -> Result<()> {
+        let more = self.since(cluster, tell)?;
         if more.is_empty() { Ok(()) } else { bail!("left on the nodes:\n  {}", more.join("\n  ")) }
     }
 

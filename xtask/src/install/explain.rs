@@ -17,7 +17,8 @@ pub fn print(cluster: Cluster<'_>) {
             eprintln!("--- {title}\n{}", text.trim_end());
         }
     };
-    show("the KubeVirt object's status", &["get", "kv", "kubevirt", "-o", "jsonpath={.status}"]);
+    let conditions = "{range .status.conditions[*]}{.type} {.status} {.reason}: {.message}{\"\\n\"}{end}";
+    show("the KubeVirt object", &["get", "kv", "kubevirt", "-o", &format!("jsonpath={conditions}")]);
     show("nodes", &["get", "nodes", "-o", "wide"]);
     show("pods", &["get", "pods", "-o", "wide"]);
     let events = ["get", "events", "--sort-by=.lastTimestamp", "--field-selector=type!=Normal"];

@@ -95,7 +95,7 @@ fn clean(cluster: Cluster<'_>, before: &Traces, succeeded: bool) -> Result<()> {
             bail!("tests that succeeded left {}", left.join(", "));
         }
     }
-    before.none_since(cluster)
+    before.none_since(cluster, &mut |_| {})
 }
 
 #[cfg(test)]

@@ -98,7 +98,9 @@ impl Look<'_> {
             enter.write_all(b"\n").context("failed to write a temporary file")?;
             let program = cluster::inside(self.cluster, "cp", &self.virtctl).args(["console", world::VM]);
             let said = program.stdin(enter.reopen()?).deadline(Duration::from_secs(30)).output()?;
-            Ok(said.lines().rev().map(str::trim).find(|line| line.ends_with("login:")).map(str::to_owned))
+            // It takes an Enter for a name, and asks for the password then.
+            let asks = |line: &&str| ["login:", "Password:"].iter().any(|end| line.ends_with(end));
+            Ok(said.lines().rev().map(str::trim).find(asks).map(str::to_owned))
         })
     }
 

@@ -48,6 +48,11 @@ pub fn run(arguments: &Arguments, cluster: Cluster<'_>) -> Result<()> {
     let before = Snapshot::take()?;
     let was_up = cluster.exists();
     let look = Look { cluster, virtctl };
+    if let Some(taken) = was_up.then(|| look.kubectl(&["get", "--ignore-not-found", "-o", "name", "-f", &example()]))
+        && let Some(object) = taken.unwrap_or_default().lines().next()
+    {
+        bail!("the cluster has a {object} already, and it may be yours: the demo would change it, and delete it");
+    }
     let outcome = prove(&look, arguments.keep, &mut steps, &mut report);
     let outcome = if arguments.keep && outcome.is_ok() {
         fs::write(kept(cluster), if was_up { "was up" } else { "" }).context("failed to note that the demo is kept")
@@ -144,7 +149,9 @@ fn restart(look: &Look<'_>, first: &Vmi, step: &mut Step) -> Result<(Vmi, String
 /// Deletes what was applied as a user would; then the nodes are as empty as they were.
 fn delete(look: &Look<'_>, empty: &Traces, steps: &mut Steps) -> Result<()> {
     steps.run(&format!("kubectl delete -f {EXAMPLE}"), |_| delete_example(look.cluster).map(|()| String::new()))?;
-    steps.run("nothing of it is left on the nodes", |_| empty.none_since(look.cluster).map(|()| String::new()))
+    steps.run("nothing of it is left on the nodes", |step| {
+        empty.none_since(look.cluster, &mut |line| step.tell(line)).map(|()| String::new())
+    })
 }
 
 fn delete_example(cluster: Cluster<'_>) -> Result<()> {
