@@ -9,8 +9,10 @@ use serde_json::{Map, Value, json};
 use super::{Difference, Outcome};
 use crate::api::Api;
 
-/// Where each list of the record is found, and what of its objects is compared.
-const LISTS: [(&str, &str, fn(&Value) -> Value); 13] = [
+/// A list of the record, where the cluster has it, and what of its objects is compared.
+type List = (&'static str, &'static str, fn(&Value) -> Value);
+
+const LISTS: [List; 13] = [
     ("crds", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd),
     ("clusterRoles", "/apis/rbac.authorization.k8s.io/v1/clusterroles", role),
     ("clusterRoleBindings", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding),

@@ -42,16 +42,13 @@ pub async fn lifecycle(api: &Api, path: &Path) -> Result<Outcome> {
 }
 
 fn judge(kind: &str, seen: &Seen, ours: &Seen, outcome: &mut Outcome) {
-    // Two restarts are the same states again, so a state is looked for from where the last one was.
-    let mut at = 0;
-    for state in ours {
-        match seen[at..].iter().position(|known| known == state) {
-            Some(offset) => at += offset,
-            None => {
-                let after = json!({"after": seen.get(at), "next": seen.get(at + 1)});
-                outcome.differences.push(Difference::new(format!("{kind} {}", brief(state)), &after, state));
-            }
-        }
+    // The same states come again with each start, so what does not fit is what the longest common order leaves out.
+    for state in left_out(seen, ours) {
+        outcome.differences.push(Difference::new(
+            format!("{kind} {}", brief(state)),
+            &json!("not in this order"),
+            state,
+        ));
     }
     let (waited, shown) = (in_order(seen.iter().filter_map(waited_for)), in_order(ours.iter().filter_map(waited_for)));
     if waited != shown {
@@ -61,6 +58,30 @@ fn judge(kind: &str, seen: &Seen, ours: &Seen, outcome: &mut Outcome) {
             &json!(shown),
         ));
     }
+}
+
+/// The states of ours that are not part of a longest common subsequence of both.
+fn left_out<'a>(seen: &Seen, ours: &'a Seen) -> Vec<&'a Value> {
+    let mut longest = vec![vec![0; ours.len() + 1]; seen.len() + 1];
+    for (i, known) in seen.iter().enumerate().rev() {
+        for (j, state) in ours.iter().enumerate().rev() {
+            longest[i][j] =
+                if known == state { longest[i + 1][j + 1] + 1 } else { longest[i + 1][j].max(longest[i][j + 1]) };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut rest = Vec::new();
+    while j < ours.len() {
+        if i < seen.len() && seen[i] == ours[j] {
+            (i, j) = (i + 1, j + 1);
+        } else if i < seen.len() && longest[i + 1][j] >= longest[i][j + 1] {
+            i += 1;
+        } else {
+            rest.push(&ours[j]);
+            j += 1;
+        }
+    }
+    rest
 }
 
 fn brief(state: &Value) -> String {
@@ -74,7 +95,7 @@ fn waited_for(state: &Value) -> Option<Value> {
     }
     let phase = state["phase"].as_str()?;
     // What it is called before its pod is there, and how it ended, may pass unseen: the object goes at once.
-    (!matches!(phase, "Pending" | "Succeeded" | "Failed")).then(|| json!(phase))
+    (!matches!(phase, "Pending" | "ended")).then(|| json!(phase))
 }
 
 fn in_order(states: impl Iterator<Item = Value>) -> Seen {
@@ -110,8 +131,12 @@ fn shown(object: &Value) -> Value {
 fn state(printable: &Value, phase: &Value, ready: &Value, paused: &Value, restart: &Value, deleting: bool) -> Value {
     let text = |condition: &Value| match (condition["status"].as_str(), condition["reason"].as_str()) {
         (None, _) => Value::Null,
+        // A pod that is terminating may be gone before it is looked at.
+        (Some(status), Some("PodNotExists")) => json!(format!("{status} PodTerminating")),
         (Some(status), reason) => json!(format!("{status} {}", reason.unwrap_or_default()).trim_end()),
     };
+    // How a guest without an operating system ends depends on who is first: its power button or its grace period.
+    let phase = if *phase == "Succeeded" || *phase == "Failed" { &json!("ended") } else { phase };
     json!({"printableStatus": printable, "phase": phase, "ready": text(ready), "paused": text(paused),
         "restartRequired": text(restart), "deleting": deleting})
 }

@@ -66,7 +66,8 @@ fn case(verdict: &Value) -> String {
 
 async fn ask(api: &Api, manifest: &Value) -> Result<Option<Answer>> {
     let field = |name: &str| manifest[name].as_str().unwrap_or_default();
-    let Some(collection) = api.collection(field("apiVersion"), field("kind"), NAMESPACE).await? else {
+    let namespace = manifest["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
+    let Some(collection) = api.collection(field("apiVersion"), field("kind"), namespace).await? else {
         return Ok(None);
     };
     let path = format!("{collection}?dryRun=All&fieldValidation=Strict");
