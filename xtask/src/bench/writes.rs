@@ -9,9 +9,19 @@ use super::api::Api;
 /// Verbs that write, as the API server counts them.
 const WRITES: &[&str] = &["POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
 
-/// Writes since the API server began: resource and verb -> count.
+/// Writes since the API server began.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Writes(BTreeMap<(String, String), f64>);
+pub struct Writes(BTreeMap<Key, f64>);
+
+/// What is counted together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    resource: String,
+    subresource: String,
+    verb: String,
+    /// Whether it was done; what was refused cost nearly as much.
+    done: bool,
+}
 
 impl Writes {
     /// Asks it.
@@ -32,10 +42,10 @@ impl Writes {
                 let (_, rest) = labels.split_once(&format!("{name}=\""))?;
                 rest.split('"').next()
             };
-            let (Some(verb), Some(resource)) = (label("verb"), label("resource")) else { continue };
-            // What was refused or tried in vain changed nothing, and cost as much.
-            if WRITES.contains(&verb) {
-                let key = (resource.to_owned(), verb.to_owned());
+            let text = |name: &str| label(name).unwrap_or_default().to_owned();
+            let done = text("code").starts_with('2');
+            let key = Key { resource: text("resource"), subresource: text("subresource"), verb: text("verb"), done };
+            if WRITES.contains(&key.verb.as_str()) {
                 *all.0.entry(key).or_default() += count.parse().unwrap_or(0.0);
             }
         }
@@ -48,22 +58,25 @@ impl Writes {
         Self(more.filter(|(_, count)| *count > 0.0).collect())
     }
 
-    /// How many there were of objects of a kind, but for those by one verb.
+    /// How many were done to objects of a kind, but for those by one verb.
     pub fn of(&self, resource: &str, but: &str) -> f64 {
-        let wanted = self.0.iter().filter(|((other, verb), _)| other == resource && verb != but);
+        let wanted = self.0.iter().filter(|(key, _)| key.done && key.resource == resource && key.verb != but);
         wanted.map(|(_, count)| count).sum()
     }
 
-    /// How many there were of all kinds but these.
+    /// How many there were to objects of all kinds but these.
     pub fn but(&self, resources: &[&str]) -> f64 {
-        self.0.iter().filter(|((other, _), _)| !resources.contains(&other.as_str())).map(|(_, count)| count).sum()
+        self.0.iter().filter(|(key, _)| !resources.contains(&key.resource.as_str())).map(|(_, count)| count).sum()
     }
 
-    /// Each kind with its verbs, as `pods: POST 1.0, PATCH 2.0`, the counts divided.
+    /// Each kind with its verbs, as `pods/status: PATCH 2.0, PATCH refused 0.1`, the counts divided.
     pub fn list(&self, divisor: f64) -> BTreeMap<String, String> {
         let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for ((resource, verb), count) in &self.0 {
-            all.entry(resource.clone()).or_default().push(format!("{verb} {:.1}", count / divisor));
+        for (Key { resource, subresource, verb, done }, count) in &self.0 {
+            let slash = if subresource.is_empty() { "" } else { "/" };
+            let refused = if *done { "" } else { " refused" };
+            let line = format!("{verb}{refused} {:.1}", count / divisor);
+            all.entry(format!("{resource}{slash}{subresource}")).or_default().push(line);
         }
         all.into_iter().map(|(resource, verbs)| (resource, verbs.join(", "))).collect()
     }
@@ -82,10 +95,12 @@ mod tests {
             apiserver_request_total{code=\"200\",resource=\"pods\",verb=\"LIST\"} 9\n\
             apiserver_request_total{code=\"200\",resource=\"leases\",verb=\"PUT\"} 7\n";
         let all = Writes::parse(metrics);
-        assert_eq!((all.of("pods", ""), all.of("pods", "POST"), all.but(&["leases"])), (6.0, 4.0, 6.0));
-        let before = Writes::parse("apiserver_request_total{resource=\"pods\",verb=\"PATCH\"} 3\n");
-        let since = all.since(&before);
-        assert_eq!(since.list(1.0)["pods"], "PATCH 1.0, POST 2.0");
+        assert_eq!((all.of("pods", ""), all.of("pods", "POST"), all.but(&["leases"])), (5.0, 3.0, 6.0));
+        let before =
+            "apiserver_request_total{code=\"200\",resource=\"pods\",subresource=\"status\",verb=\"PATCH\"} 2\n";
+        let since = all.since(&Writes::parse(before));
+        assert_eq!(since.list(1.0)["pods/status"], "PATCH refused 1.0, PATCH 1.0");
+        assert_eq!(since.list(2.0)["pods"], "POST 1.0");
         assert!(all.since(&all).0.is_empty());
     }
 }

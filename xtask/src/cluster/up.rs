@@ -31,7 +31,7 @@ impl Steps {
         let took = start.elapsed().as_secs_f64();
         // What was there already is not worth a line.
         if took >= 0.2 {
-            println!("cluster: {what} {took:.1} s");
+            eprintln!("cluster: {what} {took:.1} s");
         }
         Ok(result)
     }
@@ -63,7 +63,7 @@ pub fn nodes(cluster: Cluster<'_>) -> Result<Vec<Node<'_>>> {
 pub fn up(cluster: Cluster<'_>, asked: Option<u8>) -> Result<()> {
     let size = size(cluster, asked)?;
     let steps = Steps { begin: Instant::now() };
-    steps.step("programs", || programs::build(&mut |line| println!("cluster: {line}")))?;
+    steps.step("programs", || programs::build(&mut |line| eprintln!("cluster: {line}")))?;
     let fresh = !cluster.folder().exists();
     if fresh {
         // Those of an earlier cluster explain nothing about this one.
@@ -96,7 +96,7 @@ pub fn up(cluster: Cluster<'_>, asked: Option<u8>) -> Result<()> {
     })?;
     route(&nodes)?;
     steps.step("nodes Ready", || wait_for_nodes(cluster, &nodes))?;
-    println!("cluster: up, {size} nodes Ready in {:.1} s", steps.begin.elapsed().as_secs_f64());
+    eprintln!("cluster: up, {size} nodes Ready in {:.1} s", steps.begin.elapsed().as_secs_f64());
     Ok(())
 }
 
