@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error shall end")]
 
 mod access;
-mod failure;
 mod machine;
 mod replays;
 mod streams;
