@@ -44,6 +44,8 @@ const ONE_BY_ONE: usize = 12;
 const BURSTS: [usize; 2] = [12, 30];
 /// How long it is watched whether anything is written while nothing changes.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long after the last VMI runs nothing changes any more: a kubelet has more to say of a pod a minute after its start.
+const QUIET: Duration = Duration::from_secs(90);
 /// How long after the last VMI runs memory is measured: guests and daemons are done with beginning.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -145,7 +147,8 @@ fn burst(
     let upstream = if largest { 35.0 } else { 41.0 };
     figures.add(&format!("memory of each of {count} VMs beyond QEMU (PSS)"), "MiB", memory, upstream, 15.0);
     if largest {
-        tell("nothing, for a minute");
+        tell("nothing, for a while");
+        std::thread::sleep(QUIET - SETTLE);
         let before = Writes::take(api)?;
         std::thread::sleep(IDLE);
         let idle = Writes::take(api)?.since(&before);
