@@ -37,7 +37,10 @@ pub fn run(suite: &Suite, name: &str) -> Run {
         run.seconds = start.elapsed().as_secs_f64();
         process::check_signals()?;
         let clean = clean(cluster, &before, run.outcome.is_ok());
-        // What failed first is what is told.
+        if let Err(error) = &clean {
+            println!("error: {error:#}");
+        }
+        // What failed first is what the table tells.
         run.outcome = std::mem::replace(&mut run.outcome, Ok(())).and(clean);
         Ok(run)
     });
