@@ -1,7 +1,7 @@
 //! The agent: the network and the launchers of one node, as a library.
 //!
-//! Reading order, along the way of one NIC: [`cni`] takes the plugin's call, [`network`] says what the network
-//! is, [`leases`] and [`workloads`] say which addresses the NIC has, [`registry`] writes the attachment down
+//! Reading order, along the way of one NIC: [`cni`] takes the plugin's call, `holdfast_ipam` says what
+//! the network is and which addresses the NIC has, [`registry`] writes the attachment down
 //! and converges the kernel and OVS to it.
 //!
 //! Invariants: what is on disk precedes what is in the kernel (a record is synced before a device is touched);

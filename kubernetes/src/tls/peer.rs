@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The other end of the connection that a request came by: an extension of each request of [`super::serve`].
+/// The other end of the connection that a request came by: an extension of each request of [`super::serve()`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     /// Of its certificate, which was verified; none where it presented none.

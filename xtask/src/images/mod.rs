@@ -1,6 +1,6 @@
 //! `cargo xtask images`: the container images of a cluster, and the test guest's, as files below target/images.
 //!
-//! What an image is made of stands in deploy/images/<its name>: a Containerfile, and where it holds more than our
+//! What an image is made of stands in `deploy/images/NAME`: a Containerfile, and where it holds more than our
 //! programs, a `system.toml` that says what is taken of Debian. Nothing is installed, and no daemon is needed.
 //!
 //! Invariant: an image's digest depends on its inputs alone (programs, packages, deploy/images, this code), and where
