@@ -58,6 +58,20 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut ready: impl FnMut() -> Re
     }
 }
 
+/// The program `name` without what cargo tells xtask of its own package: some build scripts look at these variables,
+/// and would be run again, with all that depends on them, whenever xtask is started in another way than before.
+pub fn command(name: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(name);
+    let of_package = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| of_package(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// A program to run to its end.
 pub struct Program {
     command: Command,
@@ -67,7 +81,7 @@ pub struct Program {
 impl Program {
     /// The program `name`, looked up in PATH, with a deadline of 30 seconds.
     pub fn new(name: impl AsRef<OsStr>) -> Self {
-        let mut command = Command::new(name);
+        let mut command = command(name);
         command.stdin(Stdio::null());
         Self { command, deadline: Duration::from_secs(30) }
     }

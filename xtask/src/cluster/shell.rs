@@ -1,20 +1,20 @@
 //! `shell`: a shell or a command where the cluster can be reached. Its exit code is the command's.
 
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::layout::Cluster;
 use super::machine::{enter_arguments, search_path};
 use super::{find_node, up};
+use crate::process;
 
 /// Becomes the command.
 pub fn run(cluster: Cluster<'_>, place: &str, command: &[String]) -> Result<()> {
     up::nodes(cluster)?;
     let own = std::env::var("PATH").unwrap_or_default();
     let path = format!("PATH={}:{own}", search_path());
-    let mut enter = Command::new("nsenter");
+    let mut enter = process::command("nsenter");
     match place {
         // The network alone: everything else is the machine's own.
         "cp" | "lan" | "underlay" => {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ pub fn suite(suite: &Suite, setting: &Setting) -> Run {
 
 fn run(suite: &Suite, setting: &Setting, lines: &mut Vec<String>) -> Result<()> {
     // What a test that succeeds prints is shown too: there it says what it skipped.
-    let mut child = Command::new(workspace::cargo())
+    let mut child = process::command(workspace::cargo())
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(&suite.selection)
         .args(["--", "--show-output"])
