@@ -110,7 +110,8 @@ Examples:
         timeout: u32,
     },
     /// Connect a VNC viewer to a VM's screen
-    #[command(override_usage = "virtctl vnc (VMI) [flags]")]
+    #[command(override_usage = "virtctl vnc (VMI) [flags]\n       virtctl vnc screenshot (VMI) [flags]")]
+    #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
     Vnc(Vnc),
     /// Show what the guest agent tells of the guest's operating system
     #[command(name = "guestosinfo", override_usage = "virtctl guestosinfo (VMI) [flags]")]
@@ -265,6 +266,9 @@ pub struct Pause {
 /// What `vnc` takes.
 #[derive(Debug, Args)]
 pub struct Vnc {
+    /// What else there is to do with a screen
+    #[command(subcommand)]
+    pub command: Option<VncCommand>,
     /// The VMI
     #[arg(value_name = "VMI")]
     pub name: Vec<String>,
@@ -288,6 +292,29 @@ pub struct Vnc {
     /// Path of the viewer
     #[arg(long, value_name = "PATH")]
     pub vnc_path: Option<PathBuf>,
+}
+
+/// What there is to do with a screen but to look at it.
+#[derive(Debug, Subcommand)]
+pub enum VncCommand {
+    /// Take a picture of a VM's screen, as PNG
+    #[command(override_usage = "virtctl vnc screenshot (VMI) [flags]")]
+    Screenshot(Screenshot),
+}
+
+/// What `vnc screenshot` takes.
+#[derive(Debug, Args)]
+pub struct Screenshot {
+    /// The VMI
+    #[arg(value_name = "VMI")]
+    pub name: Vec<String>,
+    /// Where to write it; `-` is the standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub file: PathBuf,
+    /// Move the pointer first, which wakes a guest that has switched its screen off
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    #[arg(default_value_t = false, default_missing_value = "true", hide_default_value = true)]
+    pub move_cursor: bool,
 }
 
 /// What `delete` takes.

@@ -30,7 +30,7 @@ async fn show(client: &Client, namespace: &str, name: &[String], verb: &str, fai
 }
 
 /// What scripts know from upstream: a refusal in plain text is told as the server's error, with its text quoted.
-fn words(error: &CallError, name: &str) -> String {
+pub fn words(error: &CallError, name: &str) -> String {
     match error {
         CallError::Refused { code: 500.., reason, message } if reason.is_empty() => format!(
             "an error on the server ({message:?}) has prevented the request from succeeding \

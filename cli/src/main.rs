@@ -18,6 +18,7 @@ mod json_path;
 mod kinds;
 mod lifecycle;
 mod out;
+mod screenshot;
 mod table;
 mod target;
 mod usage;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{Cli, Command, Global};
+use args::{Cli, Command, Global, Vnc, VncCommand};
 use client::{Client, Cluster, Holdfastd, Server};
 use lifecycle::Api;
 
@@ -117,6 +118,9 @@ async fn command(cli: Cli) -> Result<ExitCode> {
         Command::Describe { target } => return describe::describe(&client, namespace, target).await,
         Command::Console { name, timeout } => return console::console(&client, namespace, name, *timeout).await,
         Command::Delete(arguments) => return delete::delete(&client, namespace, arguments).await,
+        Command::Vnc(Vnc { command: Some(VncCommand::Screenshot(arguments)), .. }) => {
+            screenshot::take(&client, namespace, arguments).await?;
+        }
         Command::Vnc(arguments) => return vnc::vnc(&client, namespace, arguments).await,
         Command::GuestOsInfo { name } => guest::os_info(&client, namespace, name).await?,
         Command::UserList { name } => guest::users(&client, namespace, name).await?,

@@ -144,6 +144,11 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| CallError::Body(path.to_owned(), error))
     }
 
+    /// Reads what is at a path, whatever it is.
+    pub async fn bytes(&self, path: &str) -> Result<Bytes, CallError> {
+        self.call(Method::GET, path, None).await
+    }
+
     /// Sends a body to a path; the answer's body is of no interest.
     pub async fn put(&self, path: &str, body: &Value) -> Result<(), CallError> {
         self.call(Method::PUT, path, Some(body)).await.map(drop)

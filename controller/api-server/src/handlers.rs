@@ -28,8 +28,8 @@ const SELECTOR: &str = "kubevirt.io=virt-handler";
 const CONNECT: Duration = Duration::from_secs(5);
 /// Until virt-handler has answered: it waits for libvirt.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The largest answer: what a guest agent tells of a guest with many file systems.
-const LIMIT: usize = 4 << 20;
+/// The largest answer: a picture of a large screen.
+const LIMIT: usize = 64 << 20;
 
 /// virt-handler cannot be spoken to.
 #[derive(Debug, thiserror::Error)]

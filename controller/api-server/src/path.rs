@@ -79,7 +79,7 @@ pub fn parse(path: &str) -> Target<'_> {
             [] => Target::Resources(version),
             ["version"] => Target::Version,
             ["healthz"] => Target::Health,
-            ["namespaces", namespace, plural, name, verb] => match Verb::of(plural, verb) {
+            ["namespaces", namespace, plural, name, verb @ ..] => match Verb::of(plural, &verb.join("/")) {
                 Some(verb) if is_name(namespace) && is_name(name) => Target::Verb { verb, version, namespace, name },
                 _ => Target::UnknownVerb,
             },

@@ -123,6 +123,7 @@ fn label(target: Target<'_>) -> &'static str {
             Verb::Stop => "virtualmachines/stop",
             Verb::Restart => "virtualmachines/restart",
             Verb::Vnc => "virtualmachineinstances/vnc",
+            Verb::VncScreenshot => "virtualmachineinstances/vnc/screenshot",
             Verb::Console => "virtualmachineinstances/console",
             Verb::Pause => "virtualmachineinstances/pause",
             Verb::Unpause => "virtualmachineinstances/unpause",

@@ -39,6 +39,8 @@ impl Kind {
 pub enum Verb {
     /// The screen, as a stream of RFB.
     Vnc,
+    /// A picture of the screen.
+    VncScreenshot,
     /// The serial console, as a stream.
     Console,
     /// Stops the guest's CPUs.
@@ -65,8 +67,9 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, in the order in which discovery lists them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Vnc,
+        Self::VncScreenshot,
         Self::Console,
         Self::Pause,
         Self::Unpause,
@@ -84,6 +87,7 @@ impl Verb {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Vnc => "vnc",
+            Self::VncScreenshot => "vnc/screenshot",
             Self::Console => "console",
             Self::Pause => "pause",
             Self::Unpause => "unpause",
@@ -103,6 +107,7 @@ impl Verb {
         match self {
             Self::Start | Self::Stop | Self::Restart => Kind::Vm,
             Self::Vnc
+            | Self::VncScreenshot
             | Self::Console
             | Self::Pause
             | Self::Unpause
@@ -117,7 +122,12 @@ impl Verb {
     /// How it is called.
     pub const fn method(self) -> Method {
         match self {
-            Self::Vnc | Self::Console | Self::GuestOsInfo | Self::UserList | Self::FilesystemList => Method::GET,
+            Self::Vnc
+            | Self::VncScreenshot
+            | Self::Console
+            | Self::GuestOsInfo
+            | Self::UserList
+            | Self::FilesystemList => Method::GET,
             Self::Pause | Self::Unpause | Self::Reset | Self::SoftReboot | Self::Start | Self::Stop | Self::Restart => {
                 Method::PUT
             }

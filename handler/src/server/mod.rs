@@ -4,6 +4,7 @@
 //! **Invariant:** a verb or a stream is virt-api's alone, told by its certificate.
 
 mod guest;
+mod screenshot;
 mod stream;
 mod verbs;
 
@@ -94,6 +95,7 @@ fn router(serving: Serving) -> Router {
         .route(&vmi("filesystemlist"), get(guest::file_systems))
         .route(&vmi("console"), get(stream::console))
         .route(&vmi("vnc"), get(stream::vnc))
+        .route(&vmi("vnc/screenshot"), get(screenshot::screenshot))
         .layer(Extension(Consoles::default()))
         .layer(from_fn(only_virt_api));
     Router::new()

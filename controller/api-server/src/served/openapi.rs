@@ -108,6 +108,7 @@ fn responses(verb: Verb) -> Value {
     let done = match (verb.method(), verb) {
         (_, Verb::Start | Verb::Stop | Verb::Restart) => ("202", "Accepted: it is being done."),
         (_, Verb::Console | Verb::Vnc) => ("101", "The connection becomes a websocket with binary messages."),
+        (_, Verb::VncScreenshot) => ("200", "The picture, as PNG."),
         (Method::GET, _) => ("200", "What the guest agent says."),
         _ => ("200", "Done."),
     };
@@ -127,6 +128,7 @@ fn responses(verb: Verb) -> Value {
 fn description(verb: Verb) -> &'static str {
     match verb {
         Verb::Vnc => "Opens the screen of a running virtual machine: a websocket that carries RFB.",
+        Verb::VncScreenshot => "Takes a picture of the screen of a running virtual machine.",
         Verb::Console => "Opens the serial console of a running virtual machine: a websocket that carries its bytes.",
         Verb::Pause => "Stops the CPUs of a virtual machine until it is unpaused.",
         Verb::Unpause => "Lets the CPUs of a paused virtual machine go on.",
@@ -150,6 +152,7 @@ fn options(verb: Verb) -> Option<Value> {
         Verb::Restart => Some(("gracePeriodSeconds", seconds("0: do not wait for the guest to shut down."))),
         Verb::Pause | Verb::Unpause => None,
         Verb::Vnc
+        | Verb::VncScreenshot
         | Verb::Console
         | Verb::Reset
         | Verb::SoftReboot

@@ -50,6 +50,7 @@ pub async fn serve(server: &Server, call: Call<'_>, request: Request) -> Answer 
             vmi::command(server, call, body::read(request).await?).await
         }
         Verb::GuestOsInfo | Verb::UserList | Verb::FilesystemList => vmi::ask(server, call).await,
+        Verb::VncScreenshot => vmi::screenshot(server, call, request.uri().query()).await,
         Verb::Console | Verb::Vnc => stream::open(server, call, request).await,
     }
 }

@@ -65,10 +65,11 @@ pub async fn open(server: &Server, call: Call<'_>, mut request: Request) -> Answ
     Ok(response)
 }
 
-fn possible(call: Call<'_>, vmi: &VirtualMachineInstance) -> Result<(), Refusal> {
+/// Sees to it that the VMI runs and has the device.
+pub fn possible(call: Call<'_>, vmi: &VirtualMachineInstance) -> Result<(), Refusal> {
     let devices = &vmi.spec.domain.devices;
     let lacking = match call.verb {
-        Verb::Vnc => (devices.autoattach_graphics_device, "No graphics devices are present."),
+        Verb::Vnc | Verb::VncScreenshot => (devices.autoattach_graphics_device, "No graphics devices are present."),
         _ => (devices.autoattach_serial_console, "No serial consoles are present."),
     };
     if lacking.0 == Some(false) {

@@ -1,14 +1,16 @@
 //! What a VMI's virt-handler does, or tells.
 
 use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse;
 use holdfast_api::error_status::ErrorStatus;
 use holdfast_api::kubevirt::VirtualMachineInstance;
 use holdfast_api::run_strategy;
 use holdfast_api::status::{is_true, phase};
 
 use super::options::Options;
-use super::{Call, get};
+use super::{Call, get, stream};
 use crate::answer::{Answer, Refusal, empty, internal, raw_json};
 use crate::handlers::{HandlerError, Reply};
 use crate::server::Server;
@@ -48,6 +50,21 @@ pub async fn ask(server: &Server, call: Call<'_>) -> Answer {
     };
     match asked.await {
         Ok(body) => Ok(raw_json(StatusCode::OK, body.into())),
+        Err(refusal) => Err(refusal.into_text(StatusCode::INTERNAL_SERVER_ERROR)),
+    }
+}
+
+/// vnc/screenshot: a PNG. What is wrong is told as for [`ask`].
+pub async fn screenshot(server: &Server, call: Call<'_>, query: Option<&str>) -> Answer {
+    let asked = async {
+        let vmi = instance(server, call).await?;
+        stream::possible(call, &vmi)?;
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let path = format!("{}{query}", path(call));
+        done(call, server.handlers.request(node(&vmi), Method::GET, &path, Bytes::new()).await)
+    };
+    match asked.await {
+        Ok(png) => Ok(([(CONTENT_TYPE, "image/png")], png).into_response()),
         Err(refusal) => Err(refusal.into_text(StatusCode::INTERNAL_SERVER_ERROR)),
     }
 }
