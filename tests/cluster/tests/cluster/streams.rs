@@ -102,7 +102,9 @@ async fn a_picture_shows_what_the_guest_writes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("screen.png");
     let name = file.to_str().unwrap();
-    run(&virtctl(), &["vnc", "screenshot", "painter", "-n", &world.namespace, "--file", name]).await.unwrap();
+    run(virtctl().to_str().unwrap(), &["vnc", "screenshot", "painter", "-n", &world.namespace, "--file", name])
+        .await
+        .unwrap();
     let shown = cells(&file);
     assert!(shown.windows(TEXT.len()).any(|cells| reads(cells, TEXT)), "the text is not on the screen");
     assert!(!shown.windows(TEXT.len()).any(|cells| reads(cells, &TEXT.replace("WROTE", "PAINT"))), "any text is");
