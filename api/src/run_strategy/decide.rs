@@ -2,6 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::vm_status::is_uncounted;
 use super::{CONTROLLER_FINALIZER, RunStrategy, asks_for_paused, has_stop_request, start_request};
 use crate::kubevirt::{VirtualMachine, VirtualMachineInstance};
 use crate::status::{is_final, phase};
@@ -18,6 +19,9 @@ pub enum Action {
         /// Whether the guest's CPUs are not started.
         paused: bool,
     },
+    /// Write the VM's status, which counts that its VMI failed to start. It is done before the VMI is deleted: of one
+    /// that is being deleted nobody could tell whether it ended by itself.
+    CountFailure,
     /// Delete the VMI with this uid.
     DeleteVmi {
         /// The uid, so that a younger VMI of the same name is left alone.
@@ -74,9 +78,11 @@ pub fn decide(vm: &VirtualMachine, vmi: Option<&VirtualMachineInstance>, now: Ti
 /// Whether the VMI that is there goes on.
 fn with_vmi(vm: &VirtualMachine, vmi: &VirtualMachineInstance, strategy: RunStrategy) -> Action {
     let stop = has_stop_request(vm, vmi);
+    let counted = vm.status.as_ref().and_then(|status| status.start_failure.as_ref());
     match strategy {
-        RunStrategy::Always if stop || is_final(vmi) => delete(vmi, false),
-        RunStrategy::RerunOnFailure if stop => delete(vmi, false),
+        RunStrategy::Always | RunStrategy::RerunOnFailure if stop => delete(vmi, false),
+        RunStrategy::Always | RunStrategy::RerunOnFailure if is_uncounted(vmi, counted) => Action::CountFailure,
+        RunStrategy::Always if is_final(vmi) => delete(vmi, false),
         RunStrategy::RerunOnFailure if phase(vmi) == "Failed" => delete(vmi, true),
         RunStrategy::Manual | RunStrategy::Once | RunStrategy::WaitAsReceiver if stop => delete(vmi, false),
         RunStrategy::Halted => delete(vmi, false),

@@ -46,6 +46,11 @@ fn stop_list(uid: &str) -> Value {
     json!({"stateChangeRequests": [{"action": "Stop", "uid": uid}, {"action": "Start"}]})
 }
 
+/// The status of a VM that knows that the VMI of these tests failed to start.
+fn counted() -> Value {
+    json!({"startFailure": {"consecutiveFailCount": 1, "lastFailedVMIUID": "i1"}})
+}
+
 const CREATE: Action = Action::CreateVmi { paused: false };
 
 fn remove(start_again: bool) -> Action {
@@ -83,8 +88,11 @@ fn without_a_vmi() {
 fn with_a_vmi() {
     for (strategy, phase, status, expected) in [
         ("Always", "Running", json!({}), Action::Nothing),
-        ("Always", "Succeeded", json!({}), remove(false)),
-        ("Always", "Failed", json!({}), remove(false)),
+        ("Always", "Succeeded", json!({}), Action::CountFailure),
+        ("Always", "Succeeded", counted(), remove(false)),
+        ("Always", "Failed", json!({}), Action::CountFailure),
+        ("Always", "Failed", counted(), remove(false)),
+        ("Always", "Failed", stop_list("i1"), remove(false)),
         ("Always", "Running", stop_list("i1"), remove(false)),
         ("Always", "Running", stop_list("other"), Action::Nothing),
         ("Always", "Running", start_list(), Action::Nothing),
@@ -93,9 +101,10 @@ fn with_a_vmi() {
         ("Manual", "Running", json!({}), Action::Nothing),
         ("Manual", "Failed", json!({}), Action::Nothing),
         ("Manual", "Failed", stop_list("i1"), remove(false)),
-        ("RerunOnFailure", "Failed", json!({}), remove(true)),
+        ("RerunOnFailure", "Failed", json!({}), Action::CountFailure),
+        ("RerunOnFailure", "Failed", counted(), remove(true)),
         ("RerunOnFailure", "Failed", stop_list("i1"), remove(false)),
-        ("RerunOnFailure", "Succeeded", json!({}), Action::Nothing),
+        ("RerunOnFailure", "Succeeded", counted(), Action::Nothing),
         ("Once", "Failed", json!({}), Action::Nothing),
         ("Once", "Running", stop_list("i1"), remove(false)),
     ] {
@@ -167,6 +176,27 @@ fn a_vm_that_fails_to_start_waits_longer_each_time() {
     assert_eq!(failure.retry_after_timestamp, Some(Time(at(151))));
     let (_, up) = observe(Some(&vmi("Running", json!([]))), at(160));
     assert_eq!(up.start_failure, None);
+}
+
+#[test]
+fn a_vmi_that_was_deleted_before_it_ran_is_no_failure() {
+    let vm = vm("Always", json!({}));
+    let deleted = deleting(vmi("Failed", json!([])));
+    let status = status_of(&vm, Some(&deleted), at(100));
+    assert_eq!(status.start_failure, None);
+    assert_ne!(status.printable_status.as_deref(), Some("CrashLoopBackOff"));
+    // One that failed is counted first and deleted then; that it is being deleted takes nothing back.
+    let failed = vmi("Failed", json!([]));
+    assert_eq!(decide(&vm, Some(&failed), at(100)), Action::CountFailure);
+    let known = VirtualMachine { status: Some(status_of(&vm, Some(&failed), at(100))), ..vm };
+    assert_eq!(decide(&known, Some(&failed), at(100)), remove(false));
+    let status = status_of(&known, Some(&deleted), at(101));
+    assert_eq!(status.start_failure.unwrap().consecutive_fail_count, Some(1));
+    // One that ran is replaced at once.
+    let mut ran = vmi("Failed", json!([]));
+    let stamp = json!({"phase": "Running", "phaseTransitionTimestamp": "2026-01-01T00:00:00Z"});
+    ran.status.as_mut().unwrap().phase_transition_timestamps = vec![serde_json::from_value(stamp).unwrap()];
+    assert_eq!(decide(&known, Some(&ran), at(101)), remove(false));
 }
 
 fn status_of(vm: &VirtualMachine, vmi: Option<&VirtualMachineInstance>, now: Timestamp) -> VirtualMachineStatus {

@@ -92,7 +92,16 @@ pub fn start_backoff_seconds(failures: i32, jitter: f64) -> i64 {
     (base + extra).min(MAX_BACKOFF_SECONDS)
 }
 
-/// Counts a VMI that ended without ever running, once; forgets when one ran or the VM is halted.
+/// Whether a VMI failed to start and is not in this count yet: it ended by itself, without ever having run. One that
+/// was deleted before it ran was not wanted any more, which says nothing about the VM.
+pub(super) fn is_uncounted(vmi: &VirtualMachineInstance, counted: Option<&VirtualMachineStartFailure>) -> bool {
+    is_final(vmi)
+        && !has_run(vmi)
+        && vmi.metadata.deletion_timestamp.is_none()
+        && counted.is_none_or(|failure| failure.last_failed_vmiuid != vmi.metadata.uid)
+}
+
+/// Counts a VMI that failed to start, once; forgets when one ran or the VM is halted.
 fn set_start_failure(status: &mut VirtualMachineStatus, observed: &Observed) {
     if RunStrategy::of(&observed.vm.spec) == Ok(RunStrategy::Halted) {
         status.start_failure = None;
@@ -102,9 +111,8 @@ fn set_start_failure(status: &mut VirtualMachineStatus, observed: &Observed) {
         status.start_failure = None;
         return;
     }
-    let uid = vmi.metadata.uid.clone();
     let before = status.start_failure.as_ref();
-    if !is_final(vmi) || before.is_some_and(|failure| failure.last_failed_vmiuid == uid) {
+    if !is_uncounted(vmi, before) {
         return;
     }
     let count = before.and_then(|failure| failure.consecutive_fail_count).unwrap_or_default().saturating_add(1);
@@ -112,7 +120,7 @@ fn set_start_failure(status: &mut VirtualMachineStatus, observed: &Observed) {
     let retry = observed.now.saturating_add(delay).unwrap_or(observed.now);
     status.start_failure = Some(VirtualMachineStartFailure {
         consecutive_fail_count: Some(count),
-        last_failed_vmiuid: uid,
+        last_failed_vmiuid: vmi.metadata.uid.clone(),
         retry_after_timestamp: Some(status::whole_seconds(retry)),
     });
 }

@@ -87,6 +87,10 @@ fn act(
                 return Ok(Done::Failed(error));
             }
         }
+        Action::CountFailure => {
+            let (namespace, name) = place(&vm.metadata);
+            write_status(host, &Key::new(Kind::VirtualMachine, namespace, name), None)?;
+        }
         Action::DeleteVmi { uid, start_again } => delete_vmi(host, vm, uid, *start_again)?,
         Action::ReleaseVmi => {
             if let Some(vmi) = vmi {

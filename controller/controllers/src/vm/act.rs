@@ -49,6 +49,7 @@ pub(super) async fn act(
             patch_vm(context, &key, &finalizers(vm.metadata.resource_version.as_deref(), &list)).await?;
         }
         Action::CreateVmi { paused } => return create_vmi(context, vm, sizes, *paused).await,
+        Action::CountFailure => super::write_status(context, &key, None).await?,
         Action::DeleteVmi { uid, start_again } => delete_vmi(context, vm, uid, *start_again).await?,
         Action::ReleaseVmi => {
             let Some(vmi) = vmi else { return Ok(Done::Nothing) };
