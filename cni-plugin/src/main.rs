@@ -1,9 +1,10 @@
 //! `holdfast`, the CNI plugin: it carries the runtime's call to the agent and prints what comes back.
 //!
-//! It takes no decision, touches no device, and keeps nothing (but see [`note`]): whatever goes wrong is an
+//! It takes no decision, touches no device, and keeps nothing (but see [`note`] and [`bystander`]): whatever goes wrong is an
 //! error object of the CNI specification on standard output and exit code 1. Each step has a deadline. It is
 //! started for each call, so it is small, static and has no runtime.
 
+mod bystander;
 mod call;
 mod env;
 mod note;
@@ -52,12 +53,13 @@ fn run(version: &mut String) -> Result<Value, CniError> {
         told.clone_into(version);
     }
     let invocation = Invocation::from_env()?;
-    let config = config?;
+    let mut config = config?;
     let verb = match invocation.command {
         Command::Version => return Ok(json!({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS})),
         Command::Agent(verb) => verb,
     };
     let socket = call::socket(&config)?;
+    let asks_for_nothing = bystander::asks_for_nothing(&mut config);
     let request = Request {
         version: PROTOCOL_VERSION,
         verb,
@@ -76,6 +78,9 @@ fn run(version: &mut String) -> Result<Value, CniError> {
                 details: format!("{}; and no note could be left for it: {error}", away.error.details),
                 ..away.error
             })
+        }
+        Err(away) if verb == Verb::Add && away.not_sent && asks_for_nothing && request.is_chained() => {
+            request.config.get("prevResult").cloned().ok_or(away.error)
         }
         // Behind a primary plugin it is the node's readiness that is asked for: that shall not depend on an agent that
         // is just being replaced, for the ADD of a new pod is tried again.

@@ -22,7 +22,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::follow::{Change, follow};
 use crate::leases::NodeLeases;
@@ -107,9 +106,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (port, certificates, clients) = (options.port, options.server_certificates.clone(), options.ca.clone());
     let stopped = stop.clone().cancelled_owned();
     roles.try_spawn("server", async move { Ok(serve(port, &certificates, &clients, serving, stopped).await?) });
-    let tracker = TaskTracker::new();
-    holdfast_node::spawn(node_options(&options, client, verdict.is_usable(), settings_seen), &tracker, stop.clone());
-    tracker.close();
+    let node_options = node_options(&options, client, verdict.is_usable(), settings_seen);
+    let node = holdfast_node::spawn(node_options, stop.clone());
     tracing::info!(node = options.node, "ready");
 
     let ended = tokio::select! {
@@ -118,15 +116,21 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         role = roles.0.join_next() => role,
     };
     stop.cancel();
-    if tokio::time::timeout(ENDING, tracker.wait()).await.is_err() {
+    let uninstalled = tokio::time::timeout(ENDING, node).await.unwrap_or_else(|_| {
         tracing::warn!("the node's part did not end in time");
-    }
+        Ok(false)
+    });
     // What they do at this moment is done anew by the next start.
     roles.0.shutdown().await;
     if let Some(agent) = Arc::into_inner(agent)
         && tokio::time::timeout(ENDING, agent.stop()).await.is_err()
     {
         tracing::warn!("CNI calls did not end in time");
+    }
+    // Last of all: whoever still worked would write anew what is taken away.
+    if uninstalled.context("the node's part failed")? {
+        let (run, state) = (options.run, options.state);
+        tokio::task::spawn_blocking(move || holdfast_node::uninstall::clean(&run, &state)).await?;
     }
     match ended {
         None => Ok(()),

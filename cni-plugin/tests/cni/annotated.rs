@@ -184,6 +184,14 @@ fn while_the_agent_is_away() {
     assert_eq!(case.call().verb("STATUS").run(), Ok(Value::Null), "the node stays ready");
     assert_eq!(case.call().verb("DEL").run(), Ok(Value::Null));
     assert_eq!(code(case.add()), 11);
+    // Pods of which the runtime tells that they ask for nothing do not wait.
+    let told = |annotations: Value| {
+        let told = json!({"io.kubernetes.cri.pod-annotations": annotations});
+        case.call().with("prevResult", case.prev()).with("runtimeConfig", told).run()
+    };
+    assert_eq!(told(json!({"kubernetes.io/config.source": "api"})), Ok(case.prev()));
+    let asks = json!({"kubernetes.io/config.source": "api", "k8s.v1.cni.cncf.io/networks": "lan"});
+    assert_eq!(code(told(asks)), 11);
     assert_eq!(files(&case.host.folder.path().join("run/deleted")), ["c.eth0.chain"]);
     case.host.start_with(Arc::new(case.workloads.clone()));
     case.assert_alone();

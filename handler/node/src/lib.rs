@@ -12,7 +12,7 @@ pub mod devices;
 mod facts;
 pub mod labels;
 mod publish;
-mod uninstall;
+pub mod uninstall;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use std::sync::Arc;
 use holdfast_kubernetes::config::Settings;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use facts::Facts;
 
@@ -54,22 +54,24 @@ pub struct NodeOptions {
     pub settings: watch::Receiver<Arc<Settings>>,
 }
 
-/// Does all of it until `stop`; the tracker is done when the node is left in order.
-pub fn spawn(options: NodeOptions, tracker: &TaskTracker, stop: CancellationToken) {
+/// Does all of it until `stop`, and then leaves the node in order. What it returns says whether the whole installation
+/// goes: then [`uninstall::clean`] is to follow when nothing of this process works any more.
+pub fn spawn(options: NodeOptions, stop: CancellationToken) -> JoinHandle<bool> {
     let facts = watch::Sender::new(Facts::default());
     let devices = devices::offer(&options, facts.clone(), stop.clone());
     let chain = cni::keep(cni::Places::of(&options), facts.clone(), stop.clone());
     let publish = publish::run(options.clone(), facts.subscribe(), stop.clone());
     let installation = uninstall::follow(options.settings.clone(), stop);
-    tracker.spawn(async move {
+    tokio::spawn(async move {
         let ((), (), mut publisher, gone) = tokio::join!(devices, chain, publish, installation);
         if gone {
-            uninstall::run(&options).await;
+            uninstall::unchain(&options).await;
             publisher.erase().await;
         } else {
             publisher.leave().await;
         }
-    });
+        gone
+    })
 }
 
 /// Wakes at each change of what is in a folder, for as long as what is returned lives. Without it, a regular look has to

@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 pub const FILE: &str = "0-holdfast.conflist";
 /// The type of our plugin.
 pub const PLUGIN: &str = "holdfast";
+/// By this the runtime tells our plugin a pod's annotations: pods that join no network of ours need not wait for an agent
+/// that is away.
+const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 /// What a runtime reads.
 const EXTENSIONS: [&str; 3] = ["conflist", "conf", "json"];
 
@@ -41,7 +44,8 @@ pub fn behind(files: &[(String, String)], folder: &Path, socket: &Path) -> Resul
     if plugins.iter().any(|plugin| plugin["type"] == PLUGIN) {
         return Ok(None);
     }
-    plugins.push(json!({ "type": PLUGIN, "chained": true, "agentSocket": socket }));
+    let capabilities = json!({ ANNOTATIONS: true });
+    plugins.push(json!({ "type": PLUGIN, "chained": true, "agentSocket": socket, "capabilities": capabilities }));
     let text = serde_json::to_string_pretty(&list).unwrap_or_default();
     Ok(Some(text + "\n"))
 }
@@ -81,7 +85,8 @@ mod tests {
     #[test]
     fn stands_behind_the_network_that_a_runtime_would_choose() {
         let other = FLANNEL.replace("cbr0", "other");
-        let ours = json!({"type": "holdfast", "chained": true, "agentSocket": "/run/holdfast/cni.sock"});
+        let ours = json!({"type": "holdfast", "chained": true, "agentSocket": "/run/holdfast/cni.sock",
+            "capabilities": {"io.kubernetes.cri.pod-annotations": true}});
         let files = [
             ("20-other.conflist", other.as_str()),
             (FILE, &other),
