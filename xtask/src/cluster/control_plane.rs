@@ -1,8 +1,9 @@
 //! The control plane: etcd, API server, controller manager, scheduler.
 
+use std::fs;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::component::Component;
 use super::layout::{CONTROL_PLANE, Cluster, SERVICES};
@@ -17,6 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(90);
 /// deleted, unless they say otherwise (Kubernetes: 300). Shorter, for tests wait for it; not so short that a busy
 /// machine loses nodes.
 const NODE_GRACE_SECONDS: u32 = 30;
+
+/// Name of the file that says which requests the API server writes down.
+const POLICY: &str = "policy.yaml";
 
 /// Its components, in the order in which they start.
 pub fn components(cluster: Cluster<'_>, pki: &Pki) -> [Component; 4] {
@@ -33,7 +37,9 @@ pub fn components(cluster: Cluster<'_>, pki: &Pki) -> [Component; 4] {
         "--etcd-servers=http://127.0.0.1:2379 --bind-address=0.0.0.0 --advertise-address={CONTROL_PLANE} \
          --secure-port=6443 --service-cluster-ip-range={SERVICES} --authorization-mode=Node,RBAC \
          --allow-privileged=true --enable-aggregator-routing=true \
-         --enable-admission-plugins=NodeRestriction \
+         --enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement \
+         --audit-policy-file={policy} --audit-log-path={audit}/requests.log --audit-log-maxsize=50 \
+         --audit-log-maxbackup=4 \
          --kubelet-preferred-address-types=InternalIP,Hostname \
          --default-not-ready-toleration-seconds={NODE_GRACE_SECONDS} \
          --default-unreachable-toleration-seconds={NODE_GRACE_SECONDS} \
@@ -53,6 +59,8 @@ pub fn components(cluster: Cluster<'_>, pki: &Pki) -> [Component; 4] {
         path("service-accounts.pub"),
         path("service-accounts.key"),
         ca = path("ca.crt"),
+        policy = cluster.audit().join(POLICY).display(),
+        audit = cluster.audit().join("log").display(),
     );
     let controllers = format!(
         "--kubeconfig={} --leader-elect=false --use-service-account-credentials=true --root-ca-file={ca} \
@@ -88,6 +96,9 @@ pub fn start(cluster: Cluster<'_>, pki: &Pki) -> Result<()> {
     let machine = cluster.control_plane();
     let components = components(cluster, pki);
     let [etcd, apiserver, rest @ ..] = &components;
+    fs::create_dir_all(cluster.audit()).context("failed to make a folder for the log of requests")?;
+    fs::write(cluster.audit().join(POLICY), include_str!("audit-policy.yaml"))
+        .context("failed to write what requests to log")?;
     etcd.start(&machine)?;
     apiserver.start(&machine)?;
     apiserver.wait(&machine, DEADLINE, || kubectl(cluster).args(["get", "--raw", "/readyz"]).succeeds())?;

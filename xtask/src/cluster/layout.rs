@@ -62,6 +62,11 @@ impl<'a> Cluster<'a> {
         self.folder().join(format!("{user}.kubeconfig"))
     }
 
+    /// Which requests the API server writes down, and in `log` those requests.
+    pub fn audit(&self) -> PathBuf {
+        self.folder().join("audit")
+    }
+
     /// Logs. They stay when the cluster goes.
     pub fn logs(&self) -> PathBuf {
         workspace::target().join("cluster/log").join(self.name)
