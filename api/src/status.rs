@@ -2,7 +2,9 @@
 //!
 //! A condition's `lastTransitionTime` changes only when its `status` does; order is kept and a new
 //! condition comes last. Writing what is there already changes nothing, so a caller may compare
-//! before and after to decide whether to write at all. Times are passed in.
+//! before and after to decide whether to write at all. A time that nobody keeps is null or not there,
+//! as whoever wrote it last had it: the API server takes nulls out of lists in merge patches. Times are
+//! passed in.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -13,7 +15,7 @@ use crate::kubevirt::{
     VirtualMachineInstancePhaseTransitionTimestamp, VirtualMachineInstanceStatus,
 };
 
-/// Reads and writes the six fields that each kind of condition has.
+/// Reads and writes the fields that each kind of condition has.
 pub trait Condition: Clone + PartialEq {
     /// A condition with these fields and null times.
     fn new(kind: &str, status: &str, reason: &str, message: &str) -> Self;
@@ -23,6 +25,8 @@ pub trait Condition: Clone + PartialEq {
     fn status(&self) -> &str;
     /// Its `lastTransitionTime`.
     fn transition(&mut self) -> &mut Option<Value>;
+    /// Its `lastProbeTime`.
+    fn probe(&mut self) -> &mut Option<Value>;
 }
 
 macro_rules! condition {
@@ -47,6 +51,9 @@ macro_rules! condition {
             }
             fn transition(&mut self) -> &mut Option<Value> {
                 &mut self.last_transition_time
+            }
+            fn probe(&mut self) -> &mut Option<Value> {
+                &mut self.last_probe_time
             }
         }
     };
@@ -79,6 +86,9 @@ pub fn set<C: Condition>(conditions: &mut Vec<C>, mut wanted: C, now: Timestamp)
             } else {
                 Some(time_value(now))
             };
+            if matches!(wanted.probe(), None | Some(Value::Null)) {
+                *wanted.probe() = existing.probe().clone();
+            }
             let changed = *existing != wanted;
             *existing = wanted;
             changed
@@ -172,6 +182,15 @@ mod tests {
         assert!(is_true(&conditions, "Ready"));
         assert!(remove(&mut conditions, "Ready"));
         assert!(!remove(&mut conditions, "Ready"));
+    }
+
+    #[test]
+    fn a_null_that_was_not_kept_is_no_change() {
+        let mut kept = ready("True", "A");
+        kept.last_probe_time = None;
+        let mut conditions = vec![kept];
+        assert!(!set(&mut conditions, ready("True", "A"), at(10)));
+        assert!(set(&mut conditions, ready("True", "B"), at(20)));
     }
 
     #[test]

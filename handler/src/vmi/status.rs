@@ -170,6 +170,12 @@ mod tests {
 
         let running = VirtualMachineInstance { status: Some(status), ..scheduled };
         assert!(wanted(&running, &report(DomainState::Running), "n1").is_none(), "a second look writes nothing");
+        // As the API server has it after a merge patch: lists without nulls.
+        let mut stored = running.clone();
+        for condition in &mut stored.status.as_mut().unwrap().conditions {
+            condition.last_probe_time = None;
+        }
+        assert!(wanted(&stored, &report(DomainState::Running), "n1").is_none(), "nor does one at what was kept of it");
         let paused = report(DomainState::Paused { reason: PauseReason::User });
         let sent = patch(&running, &wanted(&running, &paused, "n1").unwrap()).unwrap();
         assert_eq!(sent["status"].as_object().unwrap().keys().collect::<Vec<_>>(), ["conditions"]);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use holdfast_api::defaults::VMI_FINALIZER;
 use holdfast_api::kubevirt::{VirtualMachineInstance, VirtualMachineInstanceCondition, VirtualMachineInstanceStatus};
-use holdfast_api::run_strategy::GENERATION_ANNOTATION;
-use holdfast_api::status::{self, Condition as _, find, is_final, is_true, phase};
+use holdfast_api::run_strategy::{CONTROLLER_FINALIZER, GENERATION_ANNOTATION};
+use holdfast_api::status::{self, Condition as _, is_final, is_true, phase};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::pod::{ComputeState, NODE_NAME_LABEL, POD_GRACE, PodFacts, UNPAUSED, grace};
@@ -33,6 +33,8 @@ pub(super) struct View<'a> {
     pub pod: Pod<'a>,
     /// Nobody answers for the VMI's node.
     pub node_lost: bool,
+    /// The VM that controls it is there, and lets it go as well.
+    pub owned: bool,
     pub now: Timestamp,
 }
 
@@ -105,7 +107,8 @@ fn let_go(view: &View<'_>) -> Step {
         set(status, no_pod(), view.now);
     }
     if let Some(finalizers) = &mut vmi.metadata.finalizers {
-        finalizers.retain(|finalizer| finalizer != VMI_FINALIZER);
+        // A VM that is gone, or has let its VMI live on, does not look after it any more.
+        finalizers.retain(|finalizer| finalizer != VMI_FINALIZER && (view.owned || finalizer != CONTROLLER_FINALIZER));
     }
     written(view, vmi, None)
 }
@@ -249,14 +252,7 @@ fn end(status: &mut VirtualMachineInstanceStatus, phase: &str, now: Timestamp) {
 }
 
 fn set(status: &mut VirtualMachineInstanceStatus, condition: Condition, now: Timestamp) {
-    // One that says the same stays as it is, whoever wrote it.
-    let same = |present: &Condition| {
-        (&present.status, &present.reason, &present.message)
-            == (&condition.status, &condition.reason, &condition.message)
-    };
-    if !find(&status.conditions, &condition.r#type).is_some_and(same) {
-        status::set(&mut status.conditions, condition, now);
-    }
+    status::set(&mut status.conditions, condition, now);
 }
 
 /// The name of the revision that the VMI was made from, where whoever admitted it dropped it.
