@@ -7,6 +7,9 @@ use super::{CONTROLLER_FINALIZER, RunStrategy, asks_for_paused, has_stop_request
 use crate::kubevirt::{VirtualMachine, VirtualMachineInstance};
 use crate::status::{is_final, phase};
 
+/// The garbage collector's finalizer on an object whose dependents are to stay.
+const ORPHANS: &str = "orphan";
+
 /// What to do next. Each action is safe to do twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -57,10 +60,12 @@ pub fn decide(vm: &VirtualMachine, vmi: Option<&VirtualMachineInstance>, now: Ti
     }
     let held = has_finalizer(vm.metadata.finalizers.as_deref());
     if vm.metadata.deletion_timestamp.is_some() {
+        // Whoever deletes a VM so (`kubectl delete --cascade=orphan`) keeps what it has made.
+        let orphans = vm.metadata.finalizers.iter().flatten().any(|entry| entry == ORPHANS);
         return match vmi {
-            Some(vmi) => delete(vmi, false),
-            None if held => Action::ReleaseVm,
-            None => Action::Nothing,
+            Some(vmi) if !orphans => delete(vmi, false),
+            _ if held => Action::ReleaseVm,
+            _ => Action::Nothing,
         };
     }
     if !held {

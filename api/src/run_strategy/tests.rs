@@ -130,6 +130,9 @@ fn the_end_of_a_vmi_and_of_a_vm() {
     let live = vmi("Running", json!([]));
     assert_eq!(decide(&dying, Some(&live), at(0)), remove(false));
     assert_eq!(decide(&dying, None, at(0)), Action::ReleaseVm);
+    let mut orphaning = dying.clone();
+    orphaning.metadata.finalizers.as_mut().unwrap().push("orphan".to_owned());
+    assert_eq!(decide(&orphaning, Some(&live), at(0)), Action::ReleaseVm);
     dying.metadata.finalizers = None;
     assert_eq!(decide(&dying, None, at(0)), Action::Nothing);
 

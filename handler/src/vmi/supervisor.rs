@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::run::{Node, Run};
-use crate::disk;
+use crate::{allocator, disk};
 
 /// How often what may be left of pods that are gone is looked for.
 const CLEAN: Duration = Duration::from_secs(60);
@@ -31,9 +31,15 @@ pub async fn supervise(node: Arc<Node>, stop: CancellationToken) {
             });
         }
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {
+                // This may be the end of the installation, and what is left says that a VM is there.
+                return remove_leftovers(&node);
+            }
             changed = changes.changed() => if changed.is_err() { return },
-            _ = clean.tick() => remove_leftovers(&node),
+            _ = clean.tick() => {
+                remove_leftovers(&node);
+                allocator::trim();
+            }
             Some(ended) = tasks.join_next_with_id() => {
                 let id = match ended {
                     Ok((id, ())) => id,
@@ -45,6 +51,8 @@ pub async fn supervise(node: Arc<Node>, stop: CancellationToken) {
                 };
                 // A run ends with its pod; where it is there still, it is begun anew.
                 runs.retain(|_, run| *run != id);
+                // VMs mostly end together, and nothing may happen for long then.
+                allocator::trim();
             }
         }
     }

@@ -45,8 +45,14 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, VmErr
     let mut failure = None;
     let mut outcome = Outcome::Done;
     for _ in 0..STEPS {
-        let Some(vm) = context.vms.get(&key) else { return Ok(Outcome::Done) };
         let found = context.vmis.get(&key);
+        let Some(vm) = context.vms.get(&key) else {
+            // A VMI that waits for its VM to let it go waits in vain now.
+            if found.is_some() {
+                context.queues.vmis.add(key);
+            }
+            return Ok(Outcome::Done);
+        };
         let vmi = found.as_deref().filter(|vmi| controls(&vm, vmi));
         if let (Some(stranger), None) = (&found, vmi)
             && RunStrategy::of(&vm.spec).is_ok_and(|strategy| strategy != RunStrategy::Halted)

@@ -28,6 +28,7 @@ use crate::engine::{Key, Outcome};
 use crate::nodes;
 use crate::patch::guarded;
 use crate::pod::pod_name;
+use crate::vm::controls;
 use decide::{Pod, Step, Told, View, decide};
 use prepare::Made;
 
@@ -67,7 +68,13 @@ async fn look(context: &Context, key: &Key) -> Result<Outcome, VmiError> {
         };
         let now = Timestamp::now();
         let node = vmi.status.as_ref().and_then(|status| status.node_name.as_deref());
-        let view = View { vmi: &vmi, pod, node_lost: node.is_some_and(|node| nodes::lost(context, node, now)), now };
+        let view = View {
+            vmi: &vmi,
+            pod,
+            node_lost: node.is_some_and(|node| nodes::lost(context, node, now)),
+            owned: owner(&vmi).is_some_and(|vm| is_there(context, &vmi, &key.beside(&vm))),
+            now,
+        };
         let step = decide(&view);
         tracing::debug!(vmi = %key, step = step.name(), "decided");
         match step {
@@ -112,6 +119,11 @@ async fn refuse(context: &Context, vmi: &VirtualMachineInstance, why: Told) -> R
     write(context, vmi, decide::refused(vmi, &why, Timestamp::now())).await?;
     context.event(vmi, EventType::Warning, why.reason, &why.message).await;
     Ok(Outcome::Retry)
+}
+
+/// Whether the VM that controls a VMI is there.
+fn is_there(context: &Context, vmi: &VirtualMachineInstance, vm: &Key) -> bool {
+    context.vms.get(vm).is_some_and(|vm| controls(&vm, vmi))
 }
 
 /// Name of the VM that controls a VMI.

@@ -58,7 +58,7 @@ fn pod() -> PodFacts {
 }
 
 fn at(vmi: &VirtualMachineInstance, pod: Pod<'_>, node_lost: bool) -> Step {
-    decide(&View { vmi, pod, node_lost, now: now() })
+    decide(&View { vmi, pod, node_lost, owned: true, now: now() })
 }
 
 fn written(step: Step) -> VirtualMachineInstance {
@@ -210,4 +210,14 @@ fn a_lost_node_fails_its_vmis_and_lets_none_go() {
     assert!(told.unwrap().message.contains("virt-handler on node n1 is not responsive"));
     assert!(!end.metadata.finalizers.as_ref().unwrap().is_empty());
     assert_eq!(at(&end, Pod::There(&facts), true), Step::Nothing);
+}
+
+#[test]
+fn a_vmi_without_its_vm_is_held_by_nobody() {
+    let mut last = deleting(vmi("Failed"));
+    let of_vm = "kubevirt.io/virtualMachineControllerFinalize";
+    last.metadata.finalizers.as_mut().unwrap().push(of_vm.to_owned());
+    let go = |owned| decide(&View { vmi: &last, pod: Pod::Gone, node_lost: false, owned, now: now() });
+    assert_eq!(written(go(true)).metadata.finalizers.unwrap(), [of_vm]);
+    assert!(written(go(false)).metadata.finalizers.unwrap().is_empty());
 }
