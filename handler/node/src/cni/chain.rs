@@ -12,6 +12,8 @@ pub const PLUGIN: &str = "holdfast";
 /// By this the runtime tells our plugin a pod's annotations: pods that join no network of ours need not wait for an agent
 /// that is away.
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+/// Plugins that call ours themselves, for each network of a pod's annotation (Multus, as one program and as two).
+const META_PLUGINS: [&str; 2] = ["multus", "multus-shim"];
 /// What a runtime reads.
 const EXTENSIONS: [&str; 3] = ["conflist", "conf", "json"];
 
@@ -31,7 +33,8 @@ pub fn is_candidate(name: &str) -> bool {
 }
 
 /// The network that a runtime would choose (the first by name that can be read), with our plugin behind it, as text.
-/// None where the choice has our plugin already: somebody put it there himself.
+/// None where the choice has our plugin already, for somebody put it there himself, and where it is a meta plugin: behind
+/// one, a pod would join each of its networks twice.
 ///
 /// # Errors
 /// [`ChainError::NoPrimary`].
@@ -41,7 +44,8 @@ pub fn behind(files: &[(String, String)], folder: &Path, socket: &Path) -> Resul
     let primary = files.into_iter().find_map(|(name, text)| list(name, text));
     let mut list = primary.ok_or_else(|| ChainError::NoPrimary(folder.display().to_string()))?;
     let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) else { return Ok(None) };
-    if plugins.iter().any(|plugin| plugin["type"] == PLUGIN) {
+    let calls_ours = |kind: &str| kind == PLUGIN || META_PLUGINS.contains(&kind);
+    if plugins.iter().any(|plugin| plugin["type"].as_str().is_some_and(calls_ours)) {
         return Ok(None);
     }
     let capabilities = json!({ ANNOTATIONS: true });
@@ -114,6 +118,20 @@ mod tests {
     fn leaves_a_network_alone_that_has_our_plugin() {
         let own = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "ptp"}, {"type": "holdfast"}]}"#;
         assert_eq!(chain(&[("10-own.conflist", own), ("20.conflist", FLANNEL)]), Ok(None));
+    }
+
+    #[test]
+    fn leaves_a_meta_plugin_alone() {
+        let multus = r#"{"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus",
+            "delegates": [{"cniVersion": "1.0.0", "name": "cbr0", "plugins": [{"type": "flannel"}]}]}"#;
+        let shim = multus.replace("\"multus\"", "\"multus-shim\"");
+        for text in [multus, &shim] {
+            assert_eq!(chain(&[("00-multus.conf", text), ("10-flannel.conflist", FLANNEL)]), Ok(None));
+        }
+        let list = r#"{"cniVersion": "1.0.0", "name": "m", "plugins": [{"type": "multus"}, {"type": "tuning"}]}"#;
+        assert_eq!(chain(&[("00-multus.conflist", list)]), Ok(None));
+        // One that the runtime does not choose.
+        assert!(chain(&[("10-flannel.conflist", FLANNEL), ("20-multus.conf", multus)]).unwrap().is_some());
     }
 
     #[test]
