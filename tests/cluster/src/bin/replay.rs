@@ -19,8 +19,11 @@ struct Arguments {
     #[arg(long, value_name = "GATE", value_delimiter = ',')]
     #[arg(default_value = "HostDisk,HostDevices,Sidecar,VSOCK,DownwardMetrics,ExperimentalIgnitionSupport")]
     gates: Vec<String>,
+    /// The program that calls are made with
+    #[arg(long, value_name = "PROGRAM", default_value = "target/debug/virtctl")]
+    virtctl: PathBuf,
     /// What the file holds
-    #[arg(value_parser = ["verdicts", "subresources", "lifecycle", "install"])]
+    #[arg(value_parser = ["verdicts", "subresources", "lifecycle", "install", "virtctl"])]
     kind: String,
     /// The file
     file: PathBuf,
@@ -36,6 +39,7 @@ async fn main() -> Result<ExitCode> {
         "verdicts" => replay::verdicts(&api, &arguments.file, &gates).await?,
         "subresources" => replay::subresources(&api, &arguments.file).await?,
         "lifecycle" => replay::lifecycle(&api, &arguments.file).await?,
+        "virtctl" => replay::virtctl(&api, &arguments.file, &arguments.virtctl).await?,
         _ => replay::install(&api, &arguments.file).await?,
     };
     let problems = purposes.judge(&arguments.kind, &outcome);

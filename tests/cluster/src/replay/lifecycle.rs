@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::subresources::vm;
+use super::stage::vm;
 use super::{Difference, Outcome, lines};
 use crate::api::{Api, conditions};
 
@@ -31,8 +31,8 @@ type Seen = Vec<Value>;
 pub async fn lifecycle(api: &Api, path: &Path) -> Result<Outcome> {
     let record = lines(path)?;
     let watcher = Watcher::start(api.clone());
-    act(api).await?;
-    let (vm, vmi) = watcher.end();
+    act(api, &watcher).await?;
+    let Watched { vm, vmi, .. } = watcher.end();
     let mut outcome = Outcome { compared: record.len(), ..Outcome::default() };
     for (kind, ours) in [("VirtualMachine", vm), ("VirtualMachineInstance", vmi)] {
         let seen = in_order(record.iter().filter(|line| line["kind"] == kind).map(recorded));
@@ -141,73 +141,97 @@ fn state(printable: &Value, phase: &Value, ready: &Value, paused: &Value, restar
         "restartRequired": text(restart), "deleting": deleting})
 }
 
+/// What was seen.
+#[derive(Clone, Default)]
+struct Watched {
+    vm: Seen,
+    vmi: Seen,
+    /// The VM, as it was seen last.
+    last: Value,
+}
+
 /// Reads both objects again and again and keeps each state once. A watch would see more; what passes within a look
-/// is what may be merged.
+/// is what may be merged. What is waited for here is waited for as it was seen, so that it is seen.
 struct Watcher {
-    seen: Arc<Mutex<(Seen, Seen)>>,
+    watched: Arc<Mutex<Watched>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Watcher {
     fn start(api: Api) -> Self {
-        let seen = Arc::new(Mutex::new((Seen::new(), Seen::new())));
-        let told = Arc::clone(&seen);
+        let watched = Arc::new(Mutex::new(Watched::default()));
+        let told = Arc::clone(&watched);
         let task = tokio::spawn(async move {
             loop {
                 for (plural, is_vm) in [("virtualmachines", true), ("virtualmachineinstances", false)] {
                     if let Ok(Some(object)) = api.get(&format!("{NAMESPACE}/{plural}/{NAME}")).await {
                         let state = shown(&object);
-                        let mut seen = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        let list = if is_vm { &mut seen.0 } else { &mut seen.1 };
+                        let mut watched = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        let list = if is_vm { &mut watched.vm } else { &mut watched.vmi };
                         if list.last() != Some(&state) {
                             list.push(state);
+                        }
+                        if is_vm {
+                            watched.last = object;
                         }
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
-        Self { seen, task }
+        Self { watched, task }
     }
 
-    fn end(self) -> (Seen, Seen) {
+    fn now(&self) -> Watched {
+        self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn end(self) -> Watched {
         self.task.abort();
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.now()
     }
 }
 
-async fn act(api: &Api) -> Result<()> {
+/// The VM as clients see it, and as it is watched.
+#[derive(Clone, Copy)]
+struct Life<'a> {
+    api: &'a Api,
+    watcher: &'a Watcher,
+}
+
+async fn act(api: &Api, watcher: &Watcher) -> Result<()> {
+    let life = Life { api, watcher };
     let vms = format!("{NAMESPACE}/virtualmachines");
     let path = format!("{vms}/{NAME}");
     api.delete(&path).await?;
     api.call(Method::POST, &vms, &vm(NAME, "Halted")).await?.ok()?;
-    status(api, "Stopped").await?;
+    status(life, "Stopped").await?;
     verb(api, "virtualmachines", "start", &json!({})).await?;
-    ready(api).await?;
+    ready(life).await?;
     verb(api, "virtualmachineinstances", "pause", &json!({})).await?;
-    status(api, "Paused").await?;
-    not_ready(api).await?;
+    status(life, "Paused").await?;
+    not_ready(life).await?;
     verb(api, "virtualmachineinstances", "unpause", &json!({})).await?;
-    ready(api).await?;
+    ready(life).await?;
     let cores = json!({"spec": {"template": {"spec": {"domain": {"cpu": {"cores": 2}}}}}});
     api.call(Method::PATCH, &path, &cores).await?.ok()?;
-    until(api, "a restart is required", |vm| conditions(vm).contains_key("RestartRequired")).await?;
+    until(life, "a restart is required", |vm| conditions(vm).contains_key("RestartRequired")).await?;
     strategy(api, &path, "Manual").await?;
     let before = uid(api).await?;
     verb(api, "virtualmachines", "restart", &json!({})).await?;
-    another(api, &before).await?;
+    another(life, &before).await?;
     verb(api, "virtualmachines", "stop", &json!({"gracePeriod": 0})).await?;
-    gone(api).await?;
+    gone(life).await?;
     strategy(api, &path, "RerunOnFailure").await?;
-    ready(api).await?;
+    ready(life).await?;
     verb(api, "virtualmachines", "stop", &json!({})).await?;
-    gone(api).await?;
+    gone(life).await?;
     verb(api, "virtualmachines", "start", &json!({})).await?;
-    ready(api).await?;
+    ready(life).await?;
     strategy(api, &path, "Always").await?;
     let before = uid(api).await?;
     verb(api, "virtualmachines", "restart", &json!({})).await?;
-    another(api, &before).await?;
+    another(life, &before).await?;
     api.delete(&path).await
 }
 
@@ -221,23 +245,22 @@ async fn strategy(api: &Api, path: &str, strategy: &str) -> Result<()> {
     Ok(())
 }
 
-async fn until(api: &Api, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
-    let path = format!("{NAMESPACE}/virtualmachines/{NAME}");
-    api.until(what, DEADLINE, async || Ok(api.get(&path).await?.filter(|vm| is(vm)))).await
+async fn until(life: Life<'_>, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    life.api.until(what, DEADLINE, async || Ok(Some(life.watcher.now().last).filter(|vm| is(vm)))).await
 }
 
-async fn status(api: &Api, wanted: &str) -> Result<()> {
-    until(api, &format!("the VM is {wanted}"), |vm| vm["status"]["printableStatus"] == wanted).await.map(drop)
+async fn status(life: Life<'_>, wanted: &str) -> Result<()> {
+    until(life, &format!("the VM is {wanted}"), |vm| vm["status"]["printableStatus"] == wanted).await.map(drop)
 }
 
-async fn ready(api: &Api) -> Result<()> {
-    until(api, "the VM is ready", |vm| vm["status"]["ready"] == true && vm["status"]["printableStatus"] == "Running")
+async fn ready(life: Life<'_>) -> Result<()> {
+    until(life, "the VM is ready", |vm| vm["status"]["ready"] == true && vm["status"]["printableStatus"] == "Running")
         .await
         .map(drop)
 }
 
-async fn not_ready(api: &Api) -> Result<()> {
-    until(api, "the VM is not ready", |vm| vm["status"]["ready"] != true).await.map(drop)
+async fn not_ready(life: Life<'_>) -> Result<()> {
+    until(life, "the VM is not ready", |vm| vm["status"]["ready"] != true).await.map(drop)
 }
 
 async fn uid(api: &Api) -> Result<Value> {
@@ -245,19 +268,21 @@ async fn uid(api: &Api) -> Result<Value> {
     Ok(vmi["metadata"]["uid"].clone())
 }
 
-async fn another(api: &Api, before: &Value) -> Result<()> {
+async fn another(life: Life<'_>, before: &Value) -> Result<()> {
     let path = format!("{NAMESPACE}/virtualmachineinstances/{NAME}");
-    let there = api.until("another VMI is there", DEADLINE, async || {
-        Ok(api.get(&path).await?.filter(|vmi| vmi["metadata"]["uid"] != *before))
+    let there = life.api.until("another VMI is there", DEADLINE, async || {
+        Ok(life.api.get(&path).await?.filter(|vmi| vmi["metadata"]["uid"] != *before))
     });
     there.await?;
-    ready(api).await
+    ready(life).await
 }
 
-async fn gone(api: &Api) -> Result<()> {
+async fn gone(life: Life<'_>) -> Result<()> {
     let path = format!("{NAMESPACE}/virtualmachineinstances/{NAME}");
-    api.until("the VMI is gone", DEADLINE, async || Ok(api.get(&path).await?.is_none().then_some(()))).await?;
-    status(api, "Stopped").await
+    life.api
+        .until("the VMI is gone", DEADLINE, async || Ok(life.api.get(&path).await?.is_none().then_some(())))
+        .await?;
+    status(life, "Stopped").await
 }
 
 #[cfg(test)]

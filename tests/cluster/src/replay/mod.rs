@@ -5,8 +5,10 @@
 
 mod install;
 mod lifecycle;
+mod stage;
 mod subresources;
 mod verdicts;
+mod virtctl;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,6 +21,7 @@ pub use install::install;
 pub use lifecycle::lifecycle;
 pub use subresources::subresources;
 pub use verdicts::verdicts;
+pub use virtctl::virtctl;
 
 /// A difference between what was seen and what is answered here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub struct Outcome {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Purpose {
-    /// The replay: verdicts, subresources, lifecycle, install.
+    /// The replay: verdicts, subresources, lifecycle, install, virtctl.
     replay: String,
     /// Names of differences; one that ends in `*` stands for all that begin so.
     what: Vec<String>,

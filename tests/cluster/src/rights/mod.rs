@@ -56,9 +56,14 @@ async fn find(probe: &probe::Probe<'_>, roles: &[Role], asked: &BTreeSet<Ask>) -
             bail!("{ask:?} is refused although it was allowed");
         }
     }
+    let everywhere: BTreeSet<_> = roles.iter().filter(|role| role.namespace.is_none()).flat_map(Role::rights).collect();
     let mut unneeded = Vec::new();
     for (at, role) in roles.iter().enumerate() {
         for right in role.rights() {
+            // It is no more than what is good everywhere.
+            if role.namespace.is_some() && everywhere.contains(&right) {
+                continue;
+            }
             let users: Vec<&Ask> = asked.iter().filter(|ask| role.covers(&right, ask)).collect();
             let needed = !users.is_empty() && probe.is_refused_without(at, &right, &users).await?;
             if !needed {
@@ -95,8 +100,7 @@ mod tests {
     #[test]
     fn what_roles_do_not_tell_apart_is_asked_once() {
         let rules = serde_norway::from_str("[{apiGroups: [''], resources: [pods], resourceNames: [a], verbs: [get]}]");
-        let role =
-            Role { name: "r".to_owned(), namespace: Some("kubevirt".to_owned()), rules: rules.unwrap() };
+        let role = Role { name: "r".to_owned(), namespace: Some("kubevirt".to_owned()), rules: rules.unwrap() };
         let ask = |namespace: &str, name: &str| Ask {
             verb: "get".to_owned(),
             resource: "pods".to_owned(),

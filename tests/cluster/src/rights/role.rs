@@ -140,7 +140,9 @@ pub async fn of(api: &Api, account: &str) -> Result<Vec<Role>> {
         let list = api.get(&format!("{RBAC}/{kind}")).await?.context("RBAC is not served")?;
         for binding in list["items"].as_array().into_iter().flatten() {
             let is_subject = |subject: &Value| {
-                subject["kind"] == "ServiceAccount" && subject["name"] == account && subject["namespace"] == INSTALLATION
+                subject["kind"] == "ServiceAccount"
+                    && subject["name"] == account
+                    && subject["namespace"] == INSTALLATION
             };
             let name = binding["roleRef"]["name"].as_str().unwrap_or_default();
             let subjects = binding["subjects"].as_array();

@@ -4,6 +4,8 @@
 
 mod access;
 mod machine;
+mod meta_plugin;
+mod rbac;
 mod replays;
 mod streams;
 mod world;

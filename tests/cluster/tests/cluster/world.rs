@@ -46,10 +46,17 @@ impl World {
             Ok(matches!(made.code, 201 | 409).then_some(()))
         };
         self.api.until("networks can be made", LONG, make).await.unwrap();
+        self.network().await;
+    }
+
+    /// Makes the network `lan` of this namespace, where it is not there.
+    pub async fn network(&self) {
         let config = json!({"cniVersion": "1.0.0", "type": "holdfast", "network": "lan"});
         let nad = json!({"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
             "metadata": {"name": "lan"}, "spec": {"config": config.to_string()}});
-        self.post("k8s.cni.cncf.io/v1", "network-attachment-definitions", &nad).await;
+        let path = self.path("k8s.cni.cncf.io/v1", "network-attachment-definitions");
+        let made = self.api.call(Method::POST, &path, &nad).await.unwrap();
+        assert!(matches!(made.code, 201 | 409), "{}", made.body);
     }
 
     /// Path of a collection of this namespace, or of an object in it.
@@ -135,8 +142,13 @@ pub fn plain_vm(name: &str) -> Value {
 
 /// Runs a program to its end; its output, if it succeeded.
 pub async fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+    run_for(PROGRAM, program, arguments).await
+}
+
+/// The same with another deadline.
+pub async fn run_for(deadline: Duration, program: &str, arguments: &[&str]) -> Result<String, String> {
     let child = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = timeout(PROGRAM, child).await.map_err(|_| format!("{program} did not end"))?;
+    let output = timeout(deadline, child).await.map_err(|_| format!("{program} did not end"))?;
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
@@ -175,4 +187,32 @@ pub async fn xtask(arguments: &[&str]) -> Result<String, String> {
     let name = cluster();
     let all: Vec<&str> = ["cluster", "--name", &name].into_iter().chain(arguments.iter().copied()).collect();
     run(&built("HOLDFAST_XTASK", "xtask").display().to_string(), &all).await
+}
+
+/// The same as a command, for where nothing can be waited for.
+pub fn xtask_command(arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(built("HOLDFAST_XTASK", "xtask"));
+    command.args(["cluster", "--name", &cluster()]).args(arguments);
+    command
+}
+
+/// Runs a program in all namespaces of a node.
+pub async fn on_node(node: &str, arguments: &[&str]) -> Result<String, String> {
+    xtask(&[&["shell", "--on", node, "--"], arguments].concat()).await
+}
+
+/// What of VMs is on a node: processes, the agent's records and notes, ports of the underlay's bridge.
+pub async fn left_on(node: &str) -> Vec<String> {
+    // None of the programs fails where nothing is there.
+    let look = "pidof qemu-system-x86_64 virt-launcher
+        ls -A /var/lib/holdfast/attachments /var/lib/holdfast/bindings /run/holdfast/deleted 2>/dev/null
+        ovs-vsctl list-ports br-lan; true";
+    let text = on_node(node, &["sh", "-c", look]).await.unwrap();
+    let ordinary = |line: &str| line.is_empty() || line.ends_with(':') || line == "uplink0";
+    text.lines().filter(|line| !ordinary(line)).map(|line| format!("{node}: {line}")).collect()
+}
+
+/// The same on all nodes.
+pub async fn left_on_nodes() -> Vec<String> {
+    [left_on("node1").await, left_on("node2").await].concat()
 }
