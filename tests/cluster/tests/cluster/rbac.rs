@@ -150,14 +150,20 @@ async fn sizes(world: &World) {
     }
 }
 
-/// Two VMs that want the same Ethernet address; and whether one of them may move.
+/// A spec as of [`waiting`] with a NIC on the network `lan`, of this Ethernet address.
+fn on_lan(mac: &str) -> Value {
+    let mut template = waiting(&json!({}));
+    template["spec"]["domain"]["devices"]["interfaces"] = json!([{"name": "lan", "bridge": {}, "macAddress": mac}]);
+    template["spec"]["networks"] = json!([{"name": "lan", "multus": {"networkName": "lan"}}]);
+    template
+}
+
+/// Two VMs that want the same Ethernet address; whether one of them may move; and a VMI of its own that gives its back.
 async fn conflicting_addresses(world: &World) {
     const MAC: &str = "02:00:00:00:02:66";
+    const OWN: &str = "02:00:00:00:02:67";
     for name in ["first", "second"] {
-        let mut template = waiting(&json!({}));
-        template["spec"]["domain"]["devices"]["interfaces"] = json!([{"name": "lan", "bridge": {}, "macAddress": MAC}]);
-        template["spec"]["networks"] = json!([{"name": "lan", "multus": {"networkName": "lan"}}]);
-        world.post(VMS.0, VMS.1, &virtual_machine(name, "Always", template)).await;
+        world.post(VMS.0, VMS.1, &virtual_machine(name, "Always", on_lan(MAC))).await;
         let told =
             |vmi: &Value| conditions(vmi).get("Synchronized").is_some_and(|told| told["reason"] == "AddressConflict");
         if name == "second" {
@@ -169,6 +175,20 @@ async fn conflicting_addresses(world: &World) {
     let migration = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceMigration",
         "metadata": {"name": "m"}, "spec": {"vmiName": "first"}});
     world.post("kubevirt.io/v1", "virtualmachineinstancemigrations?dryRun=All", &migration).await;
+
+    let bare = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "metadata": {"name": "bare"},
+        "spec": on_lan(OWN)["spec"]});
+    world.post("kubevirt.io/v1", "virtualmachineinstances", &bare).await;
+    world.until_vmi("bare", "has its address", |vmi| vmi["status"]["phase"] == "Scheduling").await;
+    let lease = async || {
+        let list = world.api.get("/apis/holdfast.io/v1alpha1/macleases").await?.unwrap_or_default();
+        let all = list["items"].as_array().into_iter().flatten();
+        anyhow::Ok(all.into_iter().find(|lease| lease["spec"]["address"] == OWN).cloned())
+    };
+    let held = lease().await.unwrap().unwrap();
+    world.api.delete(&world.path("kubevirt.io/v1", "virtualmachineinstances/bare")).await.unwrap();
+    let released = async || Ok(lease().await?.is_none_or(|lease| lease["status"] != held["status"]).then_some(()));
+    world.api.until("the address is given back", LONG, released).await.unwrap();
 }
 
 /// A node of which nothing was heard for long takes no more VMs.
