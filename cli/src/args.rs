@@ -113,6 +113,9 @@ Examples:
     #[command(override_usage = "virtctl vnc (VMI) [flags]\n       virtctl vnc screenshot (VMI) [flags]")]
     #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
     Vnc(Vnc),
+    /// Show whether the nodes of the cluster can run virtual machines, and what they lack
+    #[command(override_usage = "virtctl check [NODE...] [flags]")]
+    Check(Check),
     /// Show what the guest agent tells of the guest's operating system
     #[command(name = "guestosinfo", override_usage = "virtctl guestosinfo (VMI) [flags]")]
     GuestOsInfo {
@@ -261,6 +264,26 @@ pub struct Pause {
     /// `--dry-run`
     #[command(flatten)]
     pub dry_run: DryRun,
+}
+
+/// What `check` takes.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Nodes; all of them where none is given
+    #[arg(value_name = "NODE")]
+    pub nodes: Vec<String>,
+    /// For scripts: json or yaml
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<Document>,
+}
+
+/// A form that scripts read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
 }
 
 /// What `vnc` takes.

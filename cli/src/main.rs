@@ -6,6 +6,7 @@
 
 mod age;
 mod args;
+mod check;
 mod client;
 mod columns;
 mod console;
@@ -109,6 +110,9 @@ async fn command(cli: Cli) -> Result<ExitCode> {
              {STANDALONE}=1 in the environment. On a cluster, kubectl has them"
         );
     }
+    if let (Command::Check(_), true) = (&cli.command, is_standalone(&cli.global)) {
+        bail!("check is for the nodes of a cluster; holdfastd checks its host when it starts, and logs what it lacks");
+    }
     let (server, namespace) = server(&cli.global).await?;
     let client = Client::new(server, cli.global.request_timeout);
     let namespace = namespace.as_str();
@@ -122,6 +126,7 @@ async fn command(cli: Cli) -> Result<ExitCode> {
             screenshot::take(&client, namespace, arguments).await?;
         }
         Command::Vnc(arguments) => return vnc::vnc(&client, namespace, arguments).await,
+        Command::Check(arguments) => return check::check(&client, arguments).await,
         Command::GuestOsInfo { name } => guest::os_info(&client, namespace, name).await?,
         Command::UserList { name } => guest::users(&client, namespace, name).await?,
         Command::FsList { name } => guest::file_systems(&client, namespace, name).await?,

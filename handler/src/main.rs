@@ -7,6 +7,7 @@
 //! Invariants: nothing that a running VM, or a pod that is restarted on this node, needs is in the API server only;
 //! this process ends at any moment without a VM or a pod noticing.
 
+mod allocator;
 mod disk;
 mod follow;
 mod leases;
@@ -27,9 +28,7 @@ use crate::options::Options;
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     holdfast_kubernetes::log::init(&options.log);
-    // Each of the many short-lived threads would get an arena of its own, and never give it back.
-    // SAFETY: mallopt takes two integers, and no other thread runs yet.
-    unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+    allocator::be_sparing();
     // Born in the node's network namespace, as each thread that the agent works on must be. Two: the work is waiting.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(run::run(options))

@@ -13,8 +13,10 @@ use anyhow::{Context as _, bail};
 use holdfast_agent::vmi::{Capabilities, Timing, VmiContext};
 use holdfast_agent::{Agent, AgentOptions, HttpAddress, kvm};
 use holdfast_api::kubevirt::VirtualMachineInstance;
+use holdfast_kubernetes::chain;
 use holdfast_kubernetes::config::{self, Settings};
 use holdfast_kubernetes::events::Events;
+use holdfast_net::kernel::rehearse;
 use k8s_openapi::api::core::v1 as core;
 use kube::Client;
 use kube::runtime::watcher;
@@ -106,7 +108,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (port, certificates, clients) = (options.port, options.server_certificates.clone(), options.ca.clone());
     let stopped = stop.clone().cancelled_owned();
     roles.try_spawn("server", async move { Ok(serve(port, &certificates, &clients, serving, stopped).await?) });
-    let node_options = node_options(&options, client, verdict.is_usable(), settings_seen);
+    let wiring = rehearse().await.map_err(|error| {
+        tracing::error!(error = chain(&error), "the NIC of a VM cannot be wired on this node");
+        chain(&error)
+    });
+    let node_options = node_options(&options, client, (verdict.is_usable(), wiring), settings_seen);
     let node = holdfast_node::spawn(node_options, stop.clone());
     tracing::info!(node = options.node, "ready");
 
@@ -180,7 +186,7 @@ fn read_capabilities(folder: &Path) -> Capabilities {
 fn node_options(
     options: &Options,
     client: Client,
-    kvm: bool,
+    (kvm, wiring): (bool, Result<(), String>),
     settings: watch::Receiver<Arc<Settings>>,
 ) -> holdfast_node::NodeOptions {
     holdfast_node::NodeOptions {
@@ -195,6 +201,7 @@ fn node_options(
         capabilities: options.capabilities.clone(),
         ovsdb: Some(options.ovsdb.clone()),
         kvm,
+        wiring,
         settings,
     }
 }

@@ -11,6 +11,8 @@ pub struct Node<'a> {
     pub host: Result<&'a Host, &'a str>,
     /// Whether KVM can run a guest.
     pub kvm: bool,
+    /// Whether a NIC could be wired; what was in the way where not.
+    pub wiring: Result<(), &'a str>,
     /// Whether a guest may run without it.
     pub emulation: bool,
     /// Whether OVSDB answers; none where nobody expects it.
@@ -51,6 +53,10 @@ pub fn judge(node: &Node<'_>) -> Verdict {
         (false, true) => verdict.notes.push("KVM cannot run a guest here: guests are emulated".to_owned()),
         (false, false) => problems.push("KVM cannot run a guest here, and emulation is not allowed".to_owned()),
     }
+    match node.wiring {
+        Ok(()) => verdict.notes.push("the kernel has what NICs need".to_owned()),
+        Err(error) => problems.push(format!("the NIC of a VM cannot be wired: {error}")),
+    }
     if let Err(error) = node.host {
         problems.push(format!("the capabilities of QEMU are not known: {error}"));
     }
@@ -62,6 +68,9 @@ pub fn judge(node: &Node<'_>) -> Verdict {
     let tun = node.facts.devices.get("tun");
     if tun.is_some_and(|tun| !tun.healthy) {
         problems.push("there is no /dev/net/tun: load the kernel's module `tun`".to_owned());
+    }
+    if node.facts.devices.get("vhost-net").is_some_and(|vhost| !vhost.healthy) {
+        verdict.notes.push("there is no /dev/vhost-net: guests' network costs more CPU".to_owned());
     }
     let unregistered = node.facts.devices.iter().filter_map(|(name, device)| {
         device.registered.as_ref().err().map(|error| format!("kubelet does not know the device `{name}`: {error}"))
@@ -94,7 +103,8 @@ mod tests {
     #[test]
     fn a_node_without_kvm_can_emulate_if_it_may() {
         let (facts, host) = (facts(), Host::default());
-        let mut node = Node { facts: &facts, host: Ok(&host), kvm: false, emulation: true, ovs: Some(false) };
+        let mut node =
+            Node { facts: &facts, host: Ok(&host), kvm: false, wiring: Ok(()), emulation: true, ovs: Some(false) };
         assert!(judge(&node).is_good());
         assert!(judge(&node).message().contains("Open vSwitch is not there"));
         node.emulation = false;
@@ -106,15 +116,18 @@ mod tests {
     #[test]
     fn names_everything_that_is_missing() {
         let unknown = Facts::default();
-        let node = Node { facts: &unknown, host: Err("no folder"), kvm: true, emulation: false, ovs: None };
-        assert_eq!(judge(&node).problems.len(), 3);
+        let wiring = Err("failed to create bridge");
+        let node = Node { facts: &unknown, host: Err("no folder"), kvm: true, wiring, emulation: false, ovs: None };
+        assert_eq!(judge(&node).problems.len(), 4);
         let mut facts = facts();
         facts.network = Some(Err("no network".to_owned()));
         facts
             .devices
             .insert("tun", DeviceFact { healthy: false, registered: Err("kubelet does not listen".to_owned()) });
         let message = judge(&Node { facts: &facts, ..node }).message();
-        for part in ["no folder", "no network", "module `tun`", "`tun`: kubelet does not listen"] {
+        for part in
+            ["no folder", "failed to create bridge", "no network", "module `tun`", "`tun`: kubelet does not listen"]
+        {
             assert!(message.contains(part), "{message}");
         }
     }

@@ -50,6 +50,8 @@ pub struct NodeOptions {
     pub ovsdb: Option<PathBuf>,
     /// Whether KVM can run a guest here.
     pub kvm: bool,
+    /// Whether a NIC could be wired; what was in the way where not.
+    pub wiring: Result<(), String>,
     /// The installation's settings.
     pub settings: watch::Receiver<Arc<Settings>>,
 }

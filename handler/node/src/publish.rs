@@ -85,7 +85,8 @@ impl Publisher {
         };
         let host = self.host.as_ref().map_err(String::as_str);
         let (kvm, emulation) = (self.options.kvm, settings.emulation);
-        let verdict = checks::judge(&checks::Node { facts, host, kvm, emulation, ovs });
+        let wiring = self.options.wiring.as_ref().map(drop).map_err(String::as_str);
+        let verdict = checks::judge(&checks::Node { facts, host, kvm, wiring, emulation, ovs });
         let node = labels::Node {
             schedulable: verdict.is_good(),
             cpu_manager: has_cpu_manager(&self.options.kubelet),

@@ -13,6 +13,7 @@ mod netns;
 mod nft;
 mod observe;
 mod ovsdb;
+mod rehearsal;
 mod tap;
 mod view;
 
@@ -29,6 +30,7 @@ use self::apply::Executors;
 pub use self::error::{StepError, WiringError};
 use self::netns::Namespace;
 use self::ovsdb::Ovs;
+pub use self::rehearsal::{RehearsalError, rehearse};
 use crate::desired::{DesiredState, Netns};
 use crate::mark::{DOOMED_LINK_GROUP, LINK_GROUP, Mark};
 use crate::model::{AttachmentId, IfName, PodInterface, StaticRoute};

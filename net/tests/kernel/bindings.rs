@@ -284,3 +284,10 @@ fn a_crash_after_any_step_converges() {
         }
     }
 }
+
+#[test]
+fn a_rehearsal_leaves_nothing() {
+    let world = World::new();
+    world.wire(None, async |_| holdfast_net::kernel::rehearse().await.unwrap());
+    assert_eq!(world.host.links(), Vec::<String>::new());
+}
