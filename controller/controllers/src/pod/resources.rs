@@ -9,16 +9,21 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 const MIB: i64 = 1 << 20;
 
-/// The launcher itself: virt-launcher, its DHCP server and what it reads to tell of the guest.
-const LAUNCHER: i64 = 10 * MIB;
+/// virt-launcher, both of its processes.
+const LAUNCHER: i64 = 4 * MIB;
 /// libvirt's daemon, of which each launcher has its own.
-const LIBVIRTD: i64 = 16 * MIB;
-/// QEMU beside the guest's memory: code, heap, devices' buffers.
-const QEMU_KVM: i64 = 40 * MIB;
-/// The same where the processor is emulated: besides, a cache of translated code that is touched as it fills.
-const QEMU_EMULATED: i64 = 60 * MIB;
+const LIBVIRTD: i64 = 6 * MIB;
+/// What the kernel keeps for the pod's processes: page tables, stacks, sockets.
+const KERNEL: i64 = 4 * MIB;
+/// Pages of programs and libraries, which count for the pod that reads them first on a node.
+const PROGRAMS: i64 = 16 * MIB;
+/// QEMU beside the guest's memory: heap, data, devices' buffers.
+const QEMU: i64 = 36 * MIB;
+/// Translated code, where the processor is emulated: the bound that the launcher gives QEMU, for a guest that is at work
+/// reaches it, and a pod with a memory limit must not be killed for it.
+const TRANSLATED_CODE: i64 = 128 * MIB;
 /// Each virtual processor: its thread's stack and what KVM or the emulator keep for it.
-const VCPU: i64 = 3 * MIB;
+const VCPU: i64 = 2 * MIB;
 /// The screen's memory, where there is one.
 const VIDEO: i64 = 16 * MIB;
 /// One byte of page tables for so many bytes of the guest's memory: 8 bytes for each page of 4 KiB.
@@ -30,18 +35,8 @@ const EPHEMERAL: &str = "50M";
 /// How many virtual processors share one of a node, where the configuration says nothing.
 const CPU_ALLOCATION_RATIO: i64 = 10;
 
-/// Bytes that a VMI's pod needs beside the guest's memory:
-///
-/// | term | bytes |
-/// |---|---|
-/// | virt-launcher | 10 MiB |
-/// | libvirtd | 16 MiB |
-/// | QEMU | 40 MiB with KVM, 60 MiB emulated |
-/// | each virtual processor | 3 MiB |
-/// | page tables | guest memory / 512 |
-/// | screen | 16 MiB, unless `autoattachGraphicsDevice` is false |
-/// | TPM | 53 MiB, where there is one |
-/// | `memory.reservedOverhead.addedOverhead` | as given |
+/// Bytes that a VMI's pod needs beside the guest's memory. What each term covers and how it was measured:
+/// docs/launcher.md.
 pub fn overhead(vmi: &VirtualMachineInstance, emulation: bool) -> i64 {
     let spec = &vmi.spec;
     let devices = &spec.domain.devices;
@@ -50,7 +45,10 @@ pub fn overhead(vmi: &VirtualMachineInstance, emulation: bool) -> i64 {
     let reserved = reserved.and_then(|reserved| reserved.added_overhead.as_ref()).map_or(0, bytes);
     LAUNCHER
         + LIBVIRTD
-        + if emulation { QEMU_EMULATED } else { QEMU_KVM }
+        + KERNEL
+        + PROGRAMS
+        + QEMU
+        + if emulation { TRANSLATED_CODE } else { 0 }
         + vcpus(spec) * VCPU
         + guest_memory(spec) / PAGE_TABLES
         + if screen { VIDEO } else { 0 }

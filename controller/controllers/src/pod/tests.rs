@@ -139,7 +139,7 @@ fn memory_is_the_guests_and_the_overhead() {
         let vmi = vmi(spec);
         (overhead(&vmi, true), pod(&vmi, true)["spec"]["containers"][0]["resources"].clone())
     };
-    let base = 10 * MIB + 16 * MIB + 60 * MIB + 3 * MIB + 96 * MIB / 512;
+    let base = (4 + 6 + 4 + 16) * MIB + (36 + 128) * MIB + 2 * MIB + 96 * MIB / 512;
     let (bytes, resources) = of(|_| {});
     assert_eq!(bytes, base + 16 * MIB);
     assert_eq!(resources["requests"]["memory"], (bytes + 96 * MIB).to_string());
@@ -150,7 +150,7 @@ fn memory_is_the_guests_and_the_overhead() {
         spec["domain"]["resources"] =
             json!({"requests": {"memory": "128Mi", "cpu": "2"}, "limits": {"memory": "256Mi", "cpu": "4"}});
     });
-    assert_eq!(bytes, base + 16 * MIB + 5 * 3 * MIB);
+    assert_eq!(bytes, base + 16 * MIB + 5 * 2 * MIB);
     assert_eq!(resources["requests"]["memory"], (bytes + 128 * MIB).to_string());
     assert_eq!(resources["limits"]["memory"], (bytes + 256 * MIB).to_string());
     assert_eq!((&resources["requests"]["cpu"], &resources["limits"]["cpu"]), (&json!("2"), &json!("4")));
