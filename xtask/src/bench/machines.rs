@@ -34,8 +34,10 @@ impl Kind {
 
     fn object(self, name: &str) -> Value {
         match self {
+            // It ends when it is asked to, as a launcher does. With no time for that it would be gone from the API at once,
+            // and its containers some time later.
             Self::Pod => json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": {
-                "terminationGracePeriodSeconds": 0,
+                "terminationGracePeriodSeconds": 15,
                 "automountServiceAccountToken": false,
                 "containers": [{ "name": "empty", "image": cluster::PAUSE, "imagePullPolicy": "IfNotPresent" }],
             } }),
@@ -69,7 +71,7 @@ struct Seen {
 pub struct Machines<'a> {
     api: &'a Api,
     seen: Receiver<Seen>,
-    /// Names of VMIs that are there.
+    /// Names of those of the last burst.
     there: BTreeSet<String>,
     /// How many were made.
     made: usize,
@@ -112,17 +114,19 @@ impl<'a> Machines<'a> {
         Ok(times[0])
     }
 
-    /// Makes VMIs at once, and returns the seconds that each took to run.
-    pub fn burst(&mut self, count: usize) -> Result<Vec<f64>> {
-        let begun = (0..count).map(|_| self.make(Kind::Vmi)).collect::<Result<BTreeMap<_, _>>>()?;
+    /// Makes many at once, and returns the seconds that each took to run.
+    pub fn burst(&mut self, kind: Kind, count: usize) -> Result<Vec<f64>> {
+        let begun = (0..count).map(|_| self.make(kind)).collect::<Result<BTreeMap<_, _>>>()?;
         self.there.extend(begun.keys().cloned());
-        self.until_running(Kind::Vmi, &begun)
+        self.until_running(kind, &begun)
     }
 
-    /// Deletes all VMIs at once, and waits until their pods are gone.
-    pub fn delete_all(&mut self) -> Result<()> {
+    /// Deletes those of the last burst at once. Returns the seconds until they and their pods are gone.
+    pub fn delete_all(&mut self, kind: Kind) -> Result<f64> {
         let names: Vec<String> = std::mem::take(&mut self.there).into_iter().collect();
-        self.delete(Kind::Vmi, &names)
+        let begin = Instant::now();
+        self.delete(kind, &names)?;
+        Ok(begin.elapsed().as_secs_f64())
     }
 
     /// What the pod of a VMI asks for, in MB.
