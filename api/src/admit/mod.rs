@@ -18,8 +18,6 @@ mod sets;
 mod sizes;
 mod webhook;
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -123,10 +121,6 @@ pub trait Others {
     /// The presets of a namespace.
     fn presets(&self, _namespace: &str) -> Vec<VirtualMachineInstancePreset> {
         Vec::new()
-    }
-    /// The labels of a namespace.
-    fn namespace_labels(&self, _name: &str) -> BTreeMap<String, String> {
-        BTreeMap::new()
     }
     /// All KubeVirt objects.
     fn kubevirts(&self) -> Vec<KubeVirt> {

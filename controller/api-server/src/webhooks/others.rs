@@ -16,10 +16,9 @@ use holdfast_api::kubevirt::{
     VirtualMachineInstancetypeSpec, VirtualMachinePreference, VirtualMachinePreferenceSpec,
 };
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::names::is_name;
@@ -33,7 +32,6 @@ enum Wanted {
     Revision { namespace: String, name: String },
     Migrations { namespace: String },
     Presets { namespace: String },
-    Labels { namespace: String },
 }
 
 /// What was found.
@@ -44,7 +42,6 @@ enum Found {
     Revision(Option<Box<ControllerRevision>>),
     Migrations(Vec<VirtualMachineInstanceMigration>),
     Presets(Vec<VirtualMachineInstancePreset>),
-    Labels(BTreeMap<String, String>),
 }
 
 /// What is known so far.
@@ -98,10 +95,6 @@ impl Wanted {
             }
             Self::Migrations { namespace } => Found::Migrations(list(client, namespace).await?),
             Self::Presets { namespace } => Found::Presets(list(client, namespace).await?),
-            Self::Labels { namespace } => {
-                let found = get_cluster::<Namespace>(client, namespace).await?;
-                Found::Labels(found.map(|object| object.labels().clone()).unwrap_or_default())
-            }
         })
     }
 }
@@ -180,13 +173,6 @@ impl Others for Known {
         match self.get(Wanted::Presets { namespace: namespace.to_owned() }) {
             Some(Found::Presets(found)) => found.clone(),
             _ => Vec::new(),
-        }
-    }
-
-    fn namespace_labels(&self, name: &str) -> BTreeMap<String, String> {
-        match self.get(Wanted::Labels { namespace: name.to_owned() }) {
-            Some(Found::Labels(found)) => found.clone(),
-            _ => BTreeMap::new(),
         }
     }
 }
