@@ -1,0 +1,153 @@
+//! What fails around VMs: the API server, and the product's own components. VMs and their network do not notice.
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout};
+
+use crate::world::{LONG, World, is_true, lan, on_lan, on_node, plain_vm, run, virtctl, vm, xtask};
+
+/// How long the API server is away.
+const OUTAGE: Duration = Duration::from_secs(60);
+
+/// Pings from the underlay, 100 times a second, until it is ended.
+fn pings(address: &str) -> Child {
+    Command::new("nsenter")
+        .args([lan().as_str(), "--", "ping", "-q", "-i", "0.01", "-W", "1", address])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// Ends them, and says how many were sent and how many came back.
+async fn count(child: Child) -> (u64, u64) {
+    let id = child.id().unwrap().to_string();
+    run("kill", &["-INT", &id]).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.contains("packets transmitted")).unwrap().to_owned();
+    let numbers: Vec<u64> = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    (numbers[0], numbers[1])
+}
+
+#[tokio::test]
+async fn an_outage_of_the_api_server_is_not_noticed() {
+    let world = World::new("outage").await;
+    let address = "192.0.2.20";
+    world.post("kubevirt.io/v1", "virtualmachines", &vm("steady", address)).await;
+    world.ready("steady").await;
+    let answers = async || Ok(on_lan(&["ping", "-c1", "-W1", address]).await.ok());
+    world.api.until("the VM answers", LONG, answers).await.unwrap();
+    let pinging = pings(address);
+    xtask(&["component", "kill", "kube-apiserver"]).await.unwrap();
+    let outage = Instant::now() + OUTAGE;
+    while Instant::now() < outage {
+        // The outage itself is what is tested: that it is one is all there is to look at.
+        assert!(world.api.get("/readyz").await.is_err(), "the API server is there");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    xtask(&["component", "start", "kube-apiserver"]).await.unwrap();
+    let create = async || {
+        let path = world.path("kubevirt.io/v1", "virtualmachines");
+        let made = world.api.call(Method::POST, &path, &plain_vm("after")).await;
+        Ok(made.ok().filter(|answer| answer.code == 201))
+    };
+    world.api.until("a VM can be made again", LONG, create).await.unwrap();
+    // Controllers, virt-handler and kubelets are back when a new VM runs.
+    world.until_vmi("after", "runs", |vmi| is_true(vmi, "Ready")).await;
+    let (sent, received) = count(pinging).await;
+    assert!(sent > 3000, "{sent} sent");
+    assert_eq!(sent - received, 0, "of {sent} pings");
+    // And the VM that ran all the time is looked after again.
+    let virtctl = virtctl().display().to_string();
+    let call = async |verb| run(&virtctl, &[verb, "vmi", "steady", "-n", &world.namespace]).await;
+    let paused = async || Ok(call("pause").await.ok());
+    world.api.until("the VM is paused", LONG, paused).await.unwrap();
+    world.until_vmi("steady", "says that it is paused", |vmi| is_true(vmi, "Paused")).await;
+    call("unpause").await.unwrap();
+    world.until_vmi("steady", "says that it runs", |vmi| !is_true(vmi, "Paused") && is_true(vmi, "Ready")).await;
+    world.remove().await;
+}
+
+/// Follows the launcher pods of a namespace: each has a line with its UID when it comes, and more.
+fn watch_pods(namespace: &str) -> Child {
+    let template = "--output=jsonpath={.metadata.uid}{\"\\n\"}";
+    Command::new("kubectl")
+        .args(["-n", namespace, "get", "pods", "--selector=kubevirt.io=virt-launcher", "--watch", template])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// Ends all processes of this name on the nodes, with no time for a last word.
+async fn kill(name: &str) {
+    let mut killed = 0;
+    for node in ["node1", "node2"] {
+        // The name as the kernel has it; none is there on a node without the component.
+        killed += usize::from(on_node(node, &["sh", "-c", &format!("kill -9 $(pidof {name})")]).await.is_ok());
+    }
+    assert!(killed > 0, "there is no {name}");
+}
+
+#[tokio::test]
+async fn components_die_in_the_middle_of_many_starts() {
+    const MANY: usize = 30;
+    let world = World::new("burst").await;
+    let name = |n: usize| format!("b{n:02}");
+    let mut watch = watch_pods(&world.namespace);
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    for n in 0..MANY {
+        let mut vm = plain_vm(&name(n));
+        let spec = &mut vm["spec"]["template"]["spec"];
+        spec["volumes"] = json!([]);
+        spec["domain"]["devices"]["disks"] = json!([]);
+        spec["domain"]["memory"]["guest"] = json!("96Mi");
+        spec["terminationGracePeriodSeconds"] = json!(0);
+        world.post("kubevirt.io/v1", "virtualmachines", &vm).await;
+    }
+    // Each dies at another point of the way.
+    world.api.until("some run", LONG, async || Ok((running(&world).await >= 2).then_some(()))).await.unwrap();
+    kill("virt-controller").await;
+    world.api.until("more run", LONG, async || Ok((running(&world).await >= 6).then_some(()))).await.unwrap();
+    kill("virt-handler").await;
+    let now = running(&world).await;
+    let forced = ["-n", "kubevirt", "delete", "pod", "--selector=kubevirt.io in (virt-api, virt-controller)"];
+    run("kubectl", &[&forced[..], &["--grace-period=0", "--force"]].concat()).await.unwrap();
+    assert!(now < MANY, "all ran before anything had died");
+    for n in 0..MANY {
+        world.until_vmi(&name(n), "runs", |vmi| vmi["status"]["phase"] == "Running").await;
+    }
+    let mut made = BTreeSet::new();
+    let pods = world.path("v1", "pods?labelSelector=kubevirt.io%3Dvirt-launcher");
+    let pods = world.api.get(&pods).await.unwrap().unwrap();
+    let there: BTreeSet<String> =
+        pods["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["uid"].as_str().unwrap().into()).collect();
+    // The watch has told of all those that were ever made when it has told of those that are there.
+    while !made.is_superset(&there) {
+        made.insert(timeout(LONG, lines.next_line()).await.unwrap().unwrap().unwrap());
+    }
+    // It begins with a list of none.
+    made.remove("");
+    assert_eq!(there.len(), MANY);
+    println!("{} pods were made for {MANY} VMs", made.len());
+    for uid in made.difference(&there) {
+        // Without virt-handler there is no device for a moment: kubelet refuses a pod that comes just then, for good.
+        let events = format!("events?fieldSelector=involvedObject.uid%3D{uid}%2Creason%3DUnexpectedAdmissionError");
+        let events = world.api.get(&world.path("v1", &events)).await.unwrap().unwrap();
+        assert!(!events["items"].as_array().unwrap().is_empty(), "pod {uid} was made beside another");
+    }
+    world.remove().await;
+}
+
+/// How many VMIs run.
+async fn running(world: &World) -> usize {
+    let vmis = world.api.get(&world.path("kubevirt.io/v1", "virtualmachineinstances")).await.unwrap().unwrap();
+    vmis["items"].as_array().unwrap().iter().filter(|vmi| vmi["status"]["phase"] == "Running").count()
+}
