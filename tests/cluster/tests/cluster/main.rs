@@ -10,4 +10,5 @@ mod meta_plugin;
 mod rbac;
 mod replays;
 mod streams;
+mod uninstall;
 mod world;
