@@ -19,8 +19,9 @@ use super::{Ask, INSTALLATION};
 pub struct Record {
     /// What each account of the installation was allowed.
     pub asked: BTreeMap<String, BTreeSet<Ask>>,
-    /// What was refused for want of a right, for people.
-    pub refused: BTreeSet<String>,
+    /// What was refused for want of a right, by account, with the words of the refusal. What was allowed at another time
+    /// is not among it: virt-operator outlives its own roles when its manifest is deleted.
+    pub refused: BTreeMap<(String, Ask), String>,
 }
 
 /// Reads the log with all its older parts.
@@ -42,6 +43,8 @@ pub fn read(folder: &Path) -> Result<Record> {
             }
         }
     }
+    let Record { asked, refused } = &mut record;
+    refused.retain(|(account, ask), _| !asked.get(account).is_some_and(|asked| asked.contains(ask)));
     if any { Ok(record) } else { bail!("the log in {} is empty", folder.display()) }
 }
 
@@ -54,7 +57,8 @@ impl Record {
         let Some(ask) = ask(event) else { return };
         if is_refused(event) {
             let status = &event["responseStatus"];
-            self.refused.insert(format!("{account}: {ask:?}: {}", status["message"].as_str().unwrap_or_default()));
+            let told = status["message"].as_str().unwrap_or_default().to_owned();
+            self.refused.insert((account.to_owned(), ask), told);
             return;
         }
         let asked = self.asked.entry(account.to_owned()).or_default();
