@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error shall end")]
 
 mod access;
+mod deletes;
 mod failure;
 mod fencing;
 mod machine;
