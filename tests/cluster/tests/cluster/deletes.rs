@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::world::{LONG, World, left_on_nodes, plain_vm, run, vm};
 
 /// Creations and deletions.
-const STEPS: usize = 70;
+const STEPS: usize = 40;
 /// Longest pause between two of them: within it a VM comes about half of its way.
 const PAUSE_MS: u64 = 1500;
 /// Objects at a time, so that some come so far as to run.
@@ -59,12 +59,13 @@ const KINDS: [(&str, &str); 4] = [
 ];
 
 /// Ways to delete.
-const WAYS: [&[&str]; 5] = [
+const WAYS: [&[&str]; 6] = [
     &[],
     &[],
     &["--grace-period=0", "--force"],
     &["--grace-period=1"],
     &["--cascade=foreground"],
+    &["--cascade=orphan"],
 ];
 
 /// A small VM, with or without an address on the underlay.
