@@ -47,11 +47,13 @@ log_outputs = \"3:stderr\"
 ";
 /// Settings of the C library's allocator: libvirtd works in bursts, and what a thread of it once used would stay with
 /// that thread for the VM's life.
-const ALLOCATOR: [(&str, &str); 4] = [
+const ALLOCATOR: [(&str, &str); 5] = [
     ("MALLOC_ARENA_MAX", "1"),
     ("MALLOC_MMAP_THRESHOLD_", "65536"),
     ("MALLOC_TRIM_THRESHOLD_", "65536"),
     ("MALLOC_TOP_PAD_", "16384"),
+    // Nor does each thread keep what it has freed from being joined to its neighbours.
+    ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0"),
 ];
 
 /// Why libvirtd is not there.

@@ -17,7 +17,7 @@ const DESTROY: Duration = Duration::from_secs(30);
 /// How long the agent has to come and hear of the end.
 const LINGER: Duration = Duration::from_secs(10);
 /// What other connections have to finish an answer.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// A domain on its way out.
 #[derive(Clone, Copy, Debug)]
