@@ -3,14 +3,10 @@
 use std::collections::BTreeMap;
 
 use holdfast_api::kubevirt::VirtualMachineInstance;
-use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Toleration,
-};
+use k8s_openapi::api::core::v1::{Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 
 /// Label of a node whose CPU model was superseded under VMs that run there.
 const OBSOLETE_HOST_MODEL: &str = "node-labeller.kubevirt.io/obsolete-host-model";
-/// Seconds that a pod stays bound to a node that is not ready, as for any pod.
-const NOT_READY_SECONDS: i64 = 300;
 
 /// Labels that the node must have: those that the user asks for, and what its hardware must be able to.
 pub fn node_selector(vmi: &VirtualMachineInstance, emulation: bool) -> BTreeMap<String, String> {
@@ -61,21 +57,4 @@ pub fn affinity(vmi: &VirtualMachineInstance) -> Affinity {
         term.match_expressions.get_or_insert_default().push(obsolete.clone());
     }
     affinity
-}
-
-/// The user's tolerations. Those for nodes that are not ready are what any pod gets.
-pub fn tolerations(vmi: &VirtualMachineInstance) -> Vec<Toleration> {
-    let mut tolerations = vmi.spec.tolerations.clone();
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        if !tolerations.iter().any(|toleration| toleration.key.as_deref() == Some(key)) {
-            tolerations.push(Toleration {
-                key: Some(key.to_owned()),
-                operator: Some("Exists".to_owned()),
-                effect: Some("NoExecute".to_owned()),
-                toleration_seconds: Some(NOT_READY_SECONDS),
-                value: None,
-            });
-        }
-    }
-    tolerations
 }

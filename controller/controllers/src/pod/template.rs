@@ -84,7 +84,8 @@ pub fn launcher_pod(input: &Input<'_>) -> Pod {
         subdomain: spec.subdomain.clone(),
         node_selector: Some(placement::node_selector(vmi, input.emulation)),
         affinity: Some(placement::affinity(vmi)),
-        tolerations: Some(placement::tolerations(vmi)),
+        // Those for nodes that are not ready are given by admission, to any pod, as the cluster is set.
+        tolerations: Some(vmi.spec.tolerations.clone()),
         topology_spread_constraints: some_list(&spec.topology_spread_constraints),
         scheduler_name: spec.scheduler_name.clone().filter(|name| !name.is_empty()),
         priority_class_name: spec.priority_class_name.clone().filter(|name| !name.is_empty()),
