@@ -63,7 +63,8 @@ async fn an_outage_of_the_api_server_is_not_noticed() {
     world.until_vmi("after", "runs", |vmi| is_true(vmi, "Ready")).await;
     let (sent, received) = count(pinging).await;
     assert!(sent > 3000, "{sent} sent");
-    assert_eq!(sent - received, 0, "of {sent} pings");
+    // The last one may be on its way when ping is ended.
+    assert!(sent - received <= 1, "{} of {sent} pings were lost", sent - received);
     // And the VM that ran all the time is looked after again.
     let virtctl = virtctl().display().to_string();
     let call = async |verb| run(&virtctl, &[verb, "vmi", "steady", "-n", &world.namespace]).await;
