@@ -16,6 +16,12 @@ use crate::process;
 
 /// The program in a node that lists.
 const PROGRAM: &str = "/tmp/xtask";
+/// What virt-handler keeps from the first VM of a node on; what is in the first three is one VM's each.
+const BOOKS: [&str; 4] = ["bindings", "launchers", "pods", "networks"];
+/// Where it does.
+const STATE: &str = "/var/lib/holdfast/";
+/// What Kubernetes makes the random ends of names of, and how many it takes.
+const RANDOM: (&str, usize) = ("bcdfghjklmnpqrstvwxz2456789", 5);
 /// How long what was ended may take to go: a kubelet removes what is left of a pod at its leisure.
 const SETTLE: Duration = Duration::from_secs(60);
 /// Between two looks.
@@ -30,7 +36,10 @@ impl Traces {
     pub fn take(cluster: Cluster<'_>) -> Result<Self> {
         let mut all = Self::default();
         for node in up::nodes(cluster)? {
-            list(&node)?.lines().for_each(|line| *all.0.entry(alike(line)).or_default() += 1);
+            let lines = list(&node)?;
+            for line in lines.lines().filter(|line| !is_book(line)) {
+                *all.0.entry(alike(line)).or_default() += 1;
+            }
         }
         Ok(all)
     }
@@ -75,14 +84,24 @@ fn list(node: &Node<'_>) -> Result<String> {
     listed.with_context(|| format!("failed to list what is on `{}`", node.machine.name))
 }
 
+/// Whether a line of the list is of what is there with the installation, and not with a VM.
+fn is_book(line: &str) -> bool {
+    let book = line.split_once(STATE).map(|(_, rest)| rest);
+    book.is_some_and(|book| BOOKS.contains(&book) || book.starts_with("networks/"))
+}
+
 /// A line of the list without what only tells one from another of its kind: numbers, hashes, UIDs.
 fn alike(line: &str) -> String {
     let mut text = String::new();
     for word in line.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
         let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         let hex = bare.strip_prefix("veth").or(bare.strip_prefix("pod")).unwrap_or(bare);
+        let is_random = text.ends_with('-') && bare.len() == RANDOM.1 && bare.chars().all(|c| RANDOM.0.contains(c));
         let is_hash = hex.len() >= 4 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !hex.is_empty() && (is_hash || hex.bytes().all(|byte| byte.is_ascii_digit())) {
+        if is_random {
+            text.push('*');
+            text.push_str(&word[bare.len()..]);
+        } else if !hex.is_empty() && (is_hash || hex.bytes().all(|byte| byte.is_ascii_digit())) {
             text.push_str(&bare[..bare.len() - hex.len()]);
             text.push('*');
             text.push_str(&word[bare.len()..]);
@@ -108,9 +127,22 @@ mod tests {
                 "network namespace /run/netns/cni-*-*-*-*-*",
             ),
             ("cgroup /sys/fs/cgroup/cpu/kubepods/pod1111aaaa-bbbb/x", "cgroup /sys/fs/cgroup/cpu/kubepods/pod*-*/x"),
+            ("mount /x/kube-api-access-7g7gq (tmpfs)", "mount /x/kube-api-access-* (tmpfs)"),
             ("mount /dev (devtmpfs)", "mount /dev (devtmpfs)"),
         ] {
             assert_eq!(alike(line), expected);
+        }
+    }
+
+    #[test]
+    fn books_are_no_traces_and_what_is_in_them_is() {
+        for (line, expected) in [
+            ("file /var/lib/holdfast/pods", true),
+            ("file /var/lib/holdfast/pods/1111aaaa.json", false),
+            ("file /var/lib/holdfast/networks/underlays.json", true),
+            ("file /var/lib/holdfast/deleted", false),
+        ] {
+            assert_eq!(is_book(line), expected, "{line}");
         }
     }
 

@@ -143,15 +143,17 @@ async fn add_check_and_del_as_multus_calls_them() {
 
 #[tokio::test]
 async fn a_pod_that_nobody_knows_is_one_without_networks() {
-    const NETNS: &str = "meta-plugin";
+    // Made and removed as runtimes do it: ip(8) would mount a file system of its own, and leave it.
+    const NETNS: &str = "/run/netns/meta-plugin";
+    const REMOVE: &str = "umount /run/netns/meta-plugin; rm /run/netns/meta-plugin";
     let world = World::new("unknown").await;
-    let _ = on_node(NODE, &["ip", "netns", "del", NETNS]).await;
-    on_node(NODE, &["ip", "netns", "add", NETNS]).await.unwrap();
+    let _ = on_node(NODE, &["sh", "-c", REMOVE]).await;
+    on_node(NODE, &["sh", "-c", &format!("touch {NETNS} && unshare --net={NETNS} true")]).await.unwrap();
     let list = on_node(NODE, &["cat", "/etc/cni/net.d/0-holdfast.conflist"]).await.unwrap();
     let list: Value = serde_json::from_str(&list).unwrap();
     let call = Call {
         network: text(&list["name"]),
-        netns: format!("/run/netns/{NETNS}"),
+        netns: NETNS.to_owned(),
         environment: vec![
             "CNI_PATH=/opt/cni/bin".to_owned(),
             "NETCONFPATH=/etc/cni/net.d".to_owned(),
@@ -162,6 +164,6 @@ async fn a_pod_that_nobody_knows_is_one_without_networks() {
     let result: Value = serde_json::from_str(&call.make("add").await.unwrap()).unwrap();
     assert_eq!(result["ips"].as_array().map(Vec::len), Some(1), "{result}");
     call.make("del").await.unwrap();
-    on_node(NODE, &["ip", "netns", "del", NETNS]).await.unwrap();
+    on_node(NODE, &["sh", "-c", REMOVE]).await.unwrap();
     world.remove().await;
 }
