@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 const DURATION: Duration = Duration::from_secs(15);
 /// How long a leader goes on without a renewal that succeeded.
 const DEADLINE: Duration = Duration::from_secs(10);
-const RENEW: Duration = Duration::from_secs(5);
+const RENEW: Duration = Duration::from_secs(3);
 /// Between two looks of a process that waits, and between two tries after an error.
-const RETRY: Duration = Duration::from_secs(2);
-const CALL: Duration = Duration::from_secs(4);
+const RETRY: Duration = Duration::from_secs(1);
+const CALL: Duration = Duration::from_secs(5);
 
 /// Why a process can never lead.
 #[derive(Debug, thiserror::Error)]

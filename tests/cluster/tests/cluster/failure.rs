@@ -87,14 +87,18 @@ fn watch_pods(namespace: &str) -> Child {
         .unwrap()
 }
 
-/// Ends all processes of this name on the nodes, with no time for a last word.
-async fn kill(name: &str) {
-    let mut killed = 0;
-    for node in ["node1", "node2"] {
-        // The name as the kernel has it; none is there on a node without the component.
-        killed += usize::from(on_node(node, &["sh", "-c", &format!("kill -9 $(pidof {name})")]).await.is_ok());
-    }
-    assert!(killed > 0, "there is no {name}");
+/// Ends all processes of this name on the nodes, with no time for a last word. They may be starting just now.
+async fn kill(world: &World, name: &str) {
+    // The name as the kernel has it; none is there on a node without the component.
+    let script = format!("kill -9 $(pidof {name})");
+    let killed = async || {
+        let mut killed = None;
+        for node in ["node1", "node2"] {
+            killed = on_node(node, &["sh", "-c", &script]).await.ok().or(killed);
+        }
+        Ok(killed)
+    };
+    world.api.until(&format!("{name} is there and killed"), LONG, killed).await.unwrap();
 }
 
 #[tokio::test]
@@ -115,9 +119,9 @@ async fn components_die_in_the_middle_of_many_starts() {
     }
     // Each dies at another point of the way.
     world.api.until("some run", LONG, async || Ok((running(&world).await >= 2).then_some(()))).await.unwrap();
-    kill("virt-controller").await;
+    kill(&world, "virt-controller").await;
     world.api.until("more run", LONG, async || Ok((running(&world).await >= 6).then_some(()))).await.unwrap();
-    kill("virt-handler").await;
+    kill(&world, "virt-handler").await;
     let now = running(&world).await;
     let forced = ["-n", "kubevirt", "delete", "pod", "--selector=kubevirt.io in (virt-api, virt-controller)"];
     run("kubectl", &[&forced[..], &["--grace-period=0", "--force"]].concat()).await.unwrap();
