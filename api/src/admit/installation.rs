@@ -7,6 +7,8 @@ use crate::kubevirt::{CustomizeComponents, KubeVirtConfiguration, KubeVirtSpec};
 use crate::validate::Causes;
 
 const EVICTION_STRATEGIES: [&str; 4] = ["None", "LiveMigrate", "LiveMigrateIfPossible", "External"];
+/// An unknown one must not pass for the first: it may be meant to keep an installation.
+const UNINSTALL_STRATEGIES: [&str; 3] = ["", "RemoveWorkloads", "BlockUninstallIfWorkloadsExist"];
 const PATCH_TYPES: [&str; 3] = ["strategic", "merge", "json"];
 
 /// A cluster has one installation.
@@ -45,6 +47,10 @@ fn check(review: &Review) -> Result<Allowed, ErrorStatus> {
     }
     if let Some(customize) = &spec.customize_components {
         check_patches(customize, &mut causes);
+    }
+    if let Some(strategy) = spec.uninstall_strategy.as_deref().filter(|name| !UNINSTALL_STRATEGIES.contains(name)) {
+        let known = UNINSTALL_STRATEGIES[1..].join(" or ");
+        causes.invalid("spec.uninstallStrategy", format!("unknown uninstallStrategy {strategy}: it must be {known}"));
     }
     causes.into_result()?;
     Ok(Allowed::default())

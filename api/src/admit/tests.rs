@@ -251,6 +251,19 @@ fn an_installation_in_use_can_be_kept() {
 }
 
 #[test]
+fn a_misspelt_uninstall_strategy_is_refused() {
+    let with = |strategy: &str| {
+        let object = json!({"metadata": {"name": "a"}, "spec": {"uninstallStrategy": strategy}});
+        create(Webhook::KubeVirtValidateCreate, &object, &Cluster::default())
+    };
+    for known in ["", "RemoveWorkloads", "BlockUninstallIfWorkloadsExist"] {
+        assert!(with(known).is_ok(), "{known}");
+    }
+    let refusal = message(with("BlockUninstallIfWorkloadExist"));
+    assert!(refusal.contains("BlockUninstallIfWorkloadExist: it must be RemoveWorkloads or Block"), "{refusal}");
+}
+
+#[test]
 fn a_configuration_must_make_sense() {
     let with = |configuration: Value| {
         let object = json!({"metadata": {"name": "a"}, "spec": {"configuration": configuration}});

@@ -97,7 +97,7 @@ pub async fn run() -> anyhow::Result<()> {
     let (context, inboxes) = context(&args, client, settings);
     let result = tokio::select! {
         () = control(context, inboxes, metrics) => Err(anyhow::anyhow!("a controller ended")),
-        () = held.lost() => Err(anyhow::anyhow!("lost the Lease `{LEASE}`: another process leads now")),
+        () = held.lost() => Err(anyhow::anyhow!("lost the Lease `{LEASE}`: it was not renewed in time, or another process leads now")),
         () = &mut told => Ok(()),
     };
     give_up(held).await;
