@@ -1,7 +1,7 @@
 //! `holdfast`, the CNI plugin: it carries the runtime's call to the agent and prints what comes back.
 //!
-//! It takes no decision, touches no device, and keeps nothing (but see [`note`] and [`bystander`]): whatever goes wrong is an
-//! error object of the CNI specification on standard output and exit code 1. Each step has a deadline. It is
+//! It takes no decision, touches no device, and keeps nothing (but see [`note`] and [`bystander`]): whatever goes wrong
+//! is an error object of the CNI specification on standard output and exit code 1. Each step has a deadline. It is
 //! started for each call, so it is small, static and has no runtime.
 
 mod bystander;

@@ -97,17 +97,21 @@ fn alike(asked: &BTreeSet<Ask>, roles: &[Role]) -> BTreeSet<Ask> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_roles_do_not_tell_apart_is_asked_once() {
-        let rules = serde_norway::from_str("[{apiGroups: [''], resources: [pods], resourceNames: [a], verbs: [get]}]");
-        let role = Role { name: "r".to_owned(), namespace: Some("kubevirt".to_owned()), rules: rules.unwrap() };
-        let ask = |namespace: &str, name: &str| Ask {
+    /// To get a pod.
+    pub fn ask(namespace: &str, name: &str) -> Ask {
+        Ask {
             verb: "get".to_owned(),
             resource: "pods".to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             ..Ask::default()
-        };
+        }
+    }
+
+    #[test]
+    fn what_roles_do_not_tell_apart_is_asked_once() {
+        let rules = serde_norway::from_str("[{apiGroups: [''], resources: [pods], resourceNames: [a], verbs: [get]}]");
+        let role = Role { name: "r".to_owned(), namespace: Some("kubevirt".to_owned()), rules: rules.unwrap() };
         let asked = BTreeSet::from([ask("x", "b"), ask("y", "c"), ask("kubevirt", "a"), ask("kubevirt", "d")]);
         let expected = BTreeSet::from([ask("elsewhere", ""), ask("kubevirt", "a"), ask("kubevirt", "")]);
         assert_eq!(alike(&asked, &[role]), expected);

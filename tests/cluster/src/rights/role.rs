@@ -176,6 +176,7 @@ pub fn rules(role: &Value) -> Result<Vec<PolicyRule>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rights::tests::ask;
 
     fn role(rules: &str) -> Role {
         Role { name: "r".to_owned(), namespace: None, rules: serde_norway::from_str(rules).unwrap() }
@@ -199,13 +200,6 @@ mod tests {
 
     #[test]
     fn a_right_is_about_its_namespace_and_name() {
-        let ask = |namespace: &str, name: &str| Ask {
-            verb: "get".to_owned(),
-            resource: "pods".to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            ..Ask::default()
-        };
         let mut role = role("[{apiGroups: [''], resources: [pods], verbs: [get], resourceNames: [a]}]");
         assert!(role.allows(&ask("n", "a")) && !role.allows(&ask("n", "b")) && !role.allows(&ask("n", "")));
         role.namespace = Some("m".to_owned());
