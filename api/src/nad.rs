@@ -11,7 +11,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{INTERFACE_NAME, is_dns_label, is_interface_name};
+use crate::names::{DNS_SUBDOMAIN, INTERFACE_NAME, is_dns_label, is_dns_subdomain, is_interface_name};
 
 /// Pod annotation that lists the networks a pod joins besides the cluster's own.
 pub const NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
@@ -38,6 +38,34 @@ pub struct NetworkAttachmentDefinitionSpec {
     /// object's own name stands in. Empty means that the node's CNI directory holds it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub config: String,
+}
+
+/// A text that names no NetworkAttachmentDefinition.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` names no NetworkAttachmentDefinition: it must be [namespace/]name, and {field} `{value}` is not {valid}"
+)]
+pub struct NetworkNameError {
+    text: String,
+    field: &'static str,
+    value: String,
+    valid: &'static str,
+}
+
+/// Namespace and name of a NetworkAttachmentDefinition as `[namespace/]name` gives them
+/// (`spec.networks[].multus.networkName`), both fit for a URL; `own` is the namespace where none is given.
+///
+/// # Errors
+/// [`NetworkNameError`] with the part that is no name.
+pub fn network_name<'a>(text: &'a str, own: &'a str) -> Result<(&'a str, &'a str), NetworkNameError> {
+    let wrong =
+        |field, value: &str, valid| NetworkNameError { text: text.to_owned(), field, value: value.to_owned(), valid };
+    let (namespace, name) = match text.split_once('/') {
+        Some((namespace, _)) if !is_dns_label(namespace) => return Err(wrong("namespace", namespace, LABEL)),
+        Some(parts) => parts,
+        None => (own, text),
+    };
+    if is_dns_subdomain(name) { Ok((namespace, name)) } else { Err(wrong("name", name, DNS_SUBDOMAIN)) }
 }
 
 /// One element of [`NETWORKS_ANNOTATION`]: a network to join, and what is asked of it.
@@ -247,11 +275,12 @@ fn parse_short(item: &str) -> Result<NetworkSelectionElement, NetworksError> {
     })
 }
 
+const LABEL: &str = "a DNS label (lower-case letters, digits and `-`, at most 63, no `-` at either end)";
+
 fn check(index: usize, element: &NetworkSelectionElement) -> Result<(), NetworksError> {
-    const LABEL: &str = "a DNS label (lower-case letters, digits and `-`, at most 63, no `-` at either end)";
     let wrong = |field, value: &str, valid| Err(NetworksError::Value { index, field, value: value.to_owned(), valid });
-    if !element.name.split('.').all(is_dns_label) {
-        return wrong("name", &element.name, LABEL);
+    if !is_dns_subdomain(&element.name) {
+        return wrong("name", &element.name, DNS_SUBDOMAIN);
     }
     match &element.namespace {
         Some(namespace) if !is_dns_label(namespace) => return wrong("namespace", namespace, LABEL),
@@ -273,6 +302,25 @@ fn check(index: usize, element: &NetworkSelectionElement) -> Result<(), Networks
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_networks_name_is_fit_for_a_url() {
+        assert_eq!(network_name("lan", "own"), Ok(("own", "lan")));
+        assert_eq!(network_name("infra/lan.v2", "own"), Ok(("infra", "lan.v2")));
+        for (bad, word) in [
+            ("", "name `` is not"),
+            ("a/b/c", "name `b/c`"),
+            ("/b", "namespace ``"),
+            ("../../secrets/x", "namespace `..`"),
+            ("x?watch=1", "name `x?watch=1`"),
+            ("a.b/c", "namespace `a.b`"),
+            ("a/..", "name `..`"),
+            ("x#", "name `x#`"),
+        ] {
+            let error = network_name(bad, "own").unwrap_err().to_string();
+            assert!(error.contains(word), "{bad}: {error}");
+        }
+    }
 
     #[test]
     fn short_form_fills_in_the_pods_namespace() {

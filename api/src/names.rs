@@ -11,6 +11,15 @@ pub fn is_dns_label(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// What is valid where [`is_dns_subdomain`] says no.
+pub const DNS_SUBDOMAIN: &str = "a DNS subdomain (lower-case letters, digits, `-` and `.`, at most 253; each part begins and ends with a letter or digit)";
+
+/// Whether `text` is a DNS subdomain (RFC 1123), as the name of most objects is: labels with `.` between them, 253
+/// characters at most. What is none names nothing, and must not come into a URL, which it might turn into another one.
+pub fn is_dns_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
+}
+
 /// What is valid where [`is_interface_name`] says no.
 pub const INTERFACE_NAME: &str =
     "an interface name (1 to 15 characters, none of `/`, `:`, white space; not `.` or `..`)";
@@ -52,6 +61,14 @@ pub fn format_mac(octets: [u8; 6]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subdomains() {
+        assert!(is_dns_subdomain("a") && is_dns_subdomain("a-1.b.c"));
+        for bad in ["", ".", "a.", ".a", "a..b", "../a", "a/b", "a?x", "a#", "A", "a%2fb", &"a.".repeat(127)] {
+            assert!(!is_dns_subdomain(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn labels() {
