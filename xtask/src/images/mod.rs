@@ -76,8 +76,8 @@ const IMAGES: &[Image] = &[
     },
 ];
 
-/// The test guest's image; not pushed anywhere.
-const GUEST: &str = "testguest";
+/// The test guest's image, which examples name.
+pub const GUEST: &str = "testguest";
 
 /// What is known of an image that was built.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +147,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("images: {}/*.tar ({:.1} s)", folder.display(), start.elapsed().as_secs_f32());
     if let Some(registry) = &arguments.push {
         let buildah = Buildah::new(&folder)?;
-        for Image { name, .. } in IMAGES {
+        for name in IMAGES.iter().map(|image| image.name).chain([GUEST]) {
             buildah.push(&folder.join(format!("{name}.tar")), &image(registry, name, &arguments.tag))?;
         }
     }
@@ -155,7 +155,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// The whole name of an image.
-fn image(registry: &str, name: &str, tag: &str) -> String {
+pub fn image(registry: &str, name: &str, tag: &str) -> String {
     format!("{}/{name}:{tag}", registry.trim_end_matches('/'))
 }
 

@@ -1,4 +1,5 @@
 //! `cargo xtask manifests`: what a user applies to install Holdfast, with registry, tag and pull policy from one place.
+//! Examples, which are written by hand, get the name that the test guest has there.
 //!
 //! Invariant: the operator's roles hold each rule that it grants to others, because they are made of the same files
 //! that it has built in: nobody may grant what he has not.
@@ -9,7 +10,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::images::{DEFAULT_TAG, REGISTRY};
+use crate::images::{self, DEFAULT_TAG, GUEST, REGISTRY};
 use crate::workspace;
 
 /// Options of the chore.
@@ -39,11 +40,14 @@ enum PullPolicy {
 }
 
 /// The files, below deploy/, and their templates: `@name@` is replaced, and a line of its own by many.
-const FILES: &[(&str, &str)] = &[
+const TEMPLATES: &[(&str, &str)] = &[
     ("kubevirt-operator.yaml", include_str!("operator.yaml")),
     ("kubevirt-cr.yaml", include_str!("cr.yaml")),
     ("test/kubevirt-cr-emulation.yaml", include_str!("cr-emulation.yaml")),
 ];
+
+/// The folder of examples.
+const EXAMPLES: &str = "examples";
 
 /// Where the operator keeps the rules of roles: one file for each.
 const RULES: &str = "controller/operator/src/rbac";
@@ -54,8 +58,11 @@ const OWN_RULES: &str = "kubevirt-operator.yaml";
 pub fn run(arguments: &Arguments) -> Result<()> {
     let folder = workspace::root().join("deploy");
     let mut stale = Vec::new();
-    for (name, text) in render(arguments)? {
-        let path = folder.join(name);
+    let mut files = render(arguments)?;
+    files.extend(examples(arguments)?);
+    let count = files.len();
+    for (name, text) in files {
+        let path = folder.join(&name);
         if fs::read_to_string(&path).ok().as_ref() == Some(&text) {
             continue;
         }
@@ -67,12 +74,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.check && !stale.is_empty() {
         bail!("not what their sources say; run `cargo xtask manifests`: {}", stale.join(", "));
     }
-    println!("manifests: {} in deploy, {} changed", FILES.len(), stale.len());
+    println!("manifests: {} in deploy, {} changed", count, stale.len());
     Ok(())
 }
 
-/// All files with their text.
-fn render(arguments: &Arguments) -> Result<Vec<(&'static str, String)>> {
+/// The files that templates make, with their text.
+fn render(arguments: &Arguments) -> Result<Vec<(String, String)>> {
     let rules = rules()?;
     let pull_policy = arguments.pull_policy.to_possible_value().context("no such pull policy")?;
     let values = [
@@ -85,7 +92,38 @@ fn render(arguments: &Arguments) -> Result<Vec<(&'static str, String)>> {
     ];
     let fill =
         |template: &str| values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, value));
-    Ok(FILES.iter().map(|(name, template)| (*name, fill(template))).collect())
+    Ok(TEMPLATES.iter().map(|(name, template)| ((*name).to_owned(), fill(template))).collect())
+}
+
+/// The examples whose machine is the test guest, with its name on this registry.
+fn examples(arguments: &Arguments) -> Result<Vec<(String, String)>> {
+    let folder = workspace::root().join("deploy").join(EXAMPLES);
+    let guest = images::image(&arguments.registry, GUEST, &arguments.tag);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("failed to read {}", folder.display()))? {
+        let path = entry?.path();
+        let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        if let (Some(text), Some(name)) = (with_guest(&text, &guest), path.file_name()) {
+            files.push((format!("{EXAMPLES}/{}", name.display()), text));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A text in which each image that is the test guest, from whatever registry, has this name; none where there is none.
+fn with_guest(text: &str, guest: &str) -> Option<String> {
+    let mark = format!("/{GUEST}:");
+    let mut found = false;
+    let lines = text.split_inclusive('\n').map(|line| match line.split_once("image: ") {
+        Some((before, name)) if name.contains(&mark) => {
+            found = true;
+            format!("{before}image: {guest}\n")
+        }
+        _ => line.to_owned(),
+    });
+    let text = lines.collect();
+    found.then_some(text)
 }
 
 /// The definition of the KubeVirt object, which is there before the operator is.
@@ -182,6 +220,22 @@ mod tests {
         assert!(files.iter().all(|(_, text)| !text.contains('@')), "a value is missing");
         assert!(files[0].1.contains("image: registry.example:5000/holdfast/virt-operator:v9\n"));
         assert!(files[1].1.contains("imagePullPolicy: Always\n"));
+    }
+
+    #[test]
+    fn examples_name_the_guest_where_it_is() {
+        let text = "image: a/testguest:v0 \n# image: one\n  - image: b/other:v1\n";
+        let named = with_guest(text, "r:5000/x/testguest:v2").unwrap();
+        assert_eq!(named, "image: r:5000/x/testguest:v2\n# image: one\n  - image: b/other:v1\n");
+        assert_eq!(with_guest("image: b/other:v1\n", "x"), None);
+        let examples = examples(&Arguments {
+            check: true,
+            registry: REGISTRY.to_owned(),
+            tag: DEFAULT_TAG.to_owned(),
+            pull_policy: PullPolicy::IfNotPresent,
+        });
+        let examples: Vec<_> = examples.unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(examples, ["examples/cluster.yaml", "examples/linux-bridge.yaml", "examples/vmi.yaml"]);
     }
 
     #[test]

@@ -73,6 +73,8 @@ async fn add_check_and_del_as_multus_calls_them() {
     let world = World::new("meta").await;
     let Example { config, mut pod, asked } = example();
     pod["metadata"]["namespace"] = json!(world.namespace);
+    // Nodes here fetch no images.
+    pod["spec"]["containers"][0]["image"] = json!("localhost/test/busybox:1");
     pod["spec"]["nodeName"] = json!(NODE);
     world.post("v1", "pods", &pod).await;
     let path = world.path("v1", "pods/client");
