@@ -231,7 +231,7 @@ pub enum Output {
 /// `--dry-run`.
 #[derive(Debug, Args)]
 pub struct DryRun {
-    /// Let holdfastd check the request, and change nothing
+    /// Have the request checked, and change nothing
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
     #[arg(default_value_t = false, default_missing_value = "true", hide_default_value = true)]
     pub dry_run: bool,

@@ -124,7 +124,7 @@ pub fn build_tests() -> Result<()> {
 }
 
 /// Copies a program into a folder: beside and renamed, for a program that is running cannot be written to.
-fn place(program: &Path, folder: &Path) -> Result<()> {
+pub fn place(program: &Path, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     let name = program.file_name().unwrap_or_default();
     let beside = folder.join(".new");

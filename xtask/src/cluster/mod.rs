@@ -34,7 +34,7 @@ use self::component::Component;
 use self::pki::Pki;
 use crate::install;
 use crate::process::Program;
-use crate::{process, setup};
+use crate::{process, setup, workspace};
 
 pub use self::control_plane::kubectl;
 pub use self::image::{BUSYBOX, PAUSE, busybox, digest, import, on as images_on};
@@ -76,7 +76,7 @@ enum Command {
         #[arg(required = true, value_name = "ARCHIVE")]
         archives: Vec<PathBuf>,
     },
-    /// Open a shell with kubectl, or run a command there
+    /// Open a shell with kubectl, and virtctl where the product is installed, or run a command there
     Shell {
         /// Where: cp (the control plane's network), lan (the host on the underlay), or a node
         #[arg(long, value_name = "PLACE", default_value = "cp")]
@@ -142,8 +142,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             process::catch_signals()?;
             setup::ensure(&mut |line| println!("cluster: {line}"))?;
             bring_up(cluster, *nodes)?;
-            println!("  cargo xtask cluster shell");
-            println!("  export KUBECONFIG={}", cluster.kubeconfig("admin").display());
+            let call = if cluster.name == DEFAULT { String::new() } else { format!("--name {} ", cluster.name) };
+            // The API server can be reached in there only.
+            println!("  cargo xtask cluster {call}shell                         # a shell with kubectl");
+            println!("  cargo xtask cluster {call}shell -- kubectl get nodes    # or one command");
+            println!("  cargo xtask cluster {call}install                       # the product; virtctl for the shell");
         }
         Command::Install => {
             process::catch_signals()?;
@@ -209,6 +212,11 @@ pub fn inside(cluster: Cluster<'_>, place: &str, program: impl AsRef<std::ffi::O
     let namespace = format!("--net=/run/netns/{}", cluster.netns(place));
     let program = Program::new("nsenter").args([&namespace, "--"]).arg(program);
     environment(cluster).into_iter().fold(program, |program, (name, value)| program.env(name, value))
+}
+
+/// Puts a program beside kubectl, where a shell finds it.
+pub fn offer(program: &Path) -> Result<()> {
+    workspace::place(program, &layout::programs())
 }
 
 /// Imports archives into all nodes at once.

@@ -1,7 +1,7 @@
 //! `cargo xtask cluster install`: the product in a test cluster, by the commands and the manifests of its users.
 //!
 //! Invariant: afterwards the nodes have the images as they are built now, and no pod of the product runs another. What
-//! is there already is left alone, so that a second call takes as long as looking.
+//! is there already is left alone, so that a second call takes as long as looking. The shell has virtctl.
 
 mod explain;
 
@@ -38,6 +38,7 @@ struct Image {
 /// done.
 pub fn ensure(cluster: Cluster<'_>, tell: &mut dyn FnMut(&str)) -> Result<()> {
     let nodes = cluster::nodes(cluster)?;
+    cluster::offer(&workspace::build_virtctl()?)?;
     let images = images()?;
     let loaded = load(&nodes, &images)?;
     if loaded > 0 {
