@@ -12,8 +12,6 @@ use crate::table::{layout, one_line};
 
 /// The condition that virt-handler writes on its node.
 const CONDITION: &str = "HoldfastReady";
-/// Between two findings in its message.
-const BETWEEN: &str = "; ";
 
 /// Shows what is known of the nodes; a failure where one of them cannot run VMs.
 pub async fn check(client: &Client, arguments: &Check) -> Result<ExitCode> {
@@ -38,13 +36,13 @@ pub async fn check(client: &Client, arguments: &Check) -> Result<ExitCode> {
     Ok(if all_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// `{node, ready, findings}`.
+/// `{node, ready, findings}`. The condition's message has a line for each finding.
 fn finding(node: &Value) -> Value {
     let conditions = node["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let condition = conditions.iter().find(|condition| condition["type"] == CONDITION);
     let message = condition.map(|condition| condition["message"].as_str().unwrap_or_default());
     let findings: Vec<&str> = match message {
-        Some(message) => message.split(BETWEEN).filter(|finding| !finding.is_empty()).collect(),
+        Some(message) => message.lines().collect(),
         None => vec!["no virt-handler has looked at this node yet: see `kubectl -n kubevirt get pods -o wide`"],
     };
     json!({
@@ -77,14 +75,14 @@ mod tests {
         let node =
             |name: &str, conditions: Value| json!({"metadata": {"name": name}, "status": {"conditions": conditions}});
         let found = [
-            finding(&node("a", json!([told("True", "guests run on KVM; Open vSwitch is there")]))),
+            finding(&node("a", json!([told("True", "guests run on KVM; and fast\nOpen vSwitch is there")]))),
             finding(&node("b", json!([{"type": "Ready", "status": "True"}]))),
         ];
         assert_eq!((&found[0]["ready"], &found[1]["ready"]), (&json!(true), &json!(false)));
         let text = layout(&rows(&found), 3, 6);
         assert!(
             text.starts_with(
-                "NODE   READY   FINDINGS\na      True    guests run on KVM\n               Open vSwitch is there\nb      \
+                "NODE   READY   FINDINGS\na      True    guests run on KVM; and fast\n               Open vSwitch is there\nb      \
                  False   no virt-handler"
             ),
             "{text}"

@@ -35,11 +35,12 @@ impl Verdict {
         self.problems.is_empty()
     }
 
-    /// For people, in a line.
+    /// For people, and for `virtctl check`: a line for each finding. One that has several lines becomes one.
     #[must_use]
     pub fn message(&self) -> String {
-        let all: Vec<_> = self.problems.iter().chain(&self.notes).map(String::as_str).collect();
-        all.join("; ")
+        let one_line = |finding: &String| finding.split_whitespace().collect::<Vec<_>>().join(" ");
+        let all: Vec<_> = self.problems.iter().chain(&self.notes).map(one_line).collect();
+        all.join("\n")
     }
 }
 
@@ -130,5 +131,11 @@ mod tests {
         {
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    #[test]
+    fn each_finding_is_a_line() {
+        let verdict = Verdict { problems: vec!["nft:\n  a; b".to_owned()], notes: vec!["c".to_owned()] };
+        assert_eq!(verdict.message(), "nft: a; b\nc");
     }
 }
