@@ -17,7 +17,8 @@ const PROGRAM: Duration = Duration::from_secs(60);
 /// The test guest's image.
 pub const GUEST: &str = "localhost/holdfast/testguest:v0.1.0";
 
-/// A namespace of the cluster for one test, with a network `lan` in it.
+/// A namespace of the cluster for one test, with a network `lan` in it. It goes with a test that fails, too, so that the
+/// next one has the cluster for itself.
 pub struct World {
     pub api: Api,
     pub namespace: String,
@@ -108,6 +109,23 @@ impl World {
     /// Removes the namespace with all that is in it, and waits until it is gone: nothing may hold it up.
     pub async fn remove(&self) {
         self.api.delete(&format!("/api/v1/namespaces/{}", self.namespace)).await.unwrap();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // A test that came to its end has removed it, or has its reasons.
+        if !std::thread::panicking() {
+            return;
+        }
+        // A program of its own: the runtime cannot be waited for here.
+        let bound = PROGRAM.as_secs().to_string();
+        let delete = [&bound, "kubectl", "delete", "namespace", &self.namespace, "--ignore-not-found"];
+        match std::process::Command::new("timeout").args(delete).stdin(Stdio::null()).output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => eprintln!("{}: {}", self.namespace, String::from_utf8_lossy(&output.stderr)),
+            Err(error) => eprintln!("failed to run kubectl: {error}"),
+        }
     }
 }
 
