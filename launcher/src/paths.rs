@@ -1,5 +1,6 @@
 //! Where things lie inside a VM's sandbox. The defaults are upstream's paths.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// The base folders of a launcher.
@@ -44,10 +45,10 @@ impl Paths {
         self.private.join("secret").join(volume)
     }
 
-    /// The image of a hostDisk volume.
+    /// The image of a hostDisk volume, under the name that it has on the host: its folder may hold those of others.
     #[must_use]
-    pub fn host_disk(&self, volume: &str) -> PathBuf {
-        self.private.join("vmi-disks").join(volume).join("disk.img")
+    pub fn host_disk(&self, volume: &str, file: &OsStr) -> PathBuf {
+        self.private.join("vmi-disks").join(volume).join(file)
     }
 
     /// The record of how the VM ended.

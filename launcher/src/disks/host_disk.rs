@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use holdfast_api::kubevirt::HostDisk;
 use holdfast_api::quantity;
@@ -12,7 +13,11 @@ use crate::paths::Paths;
 
 /// Takes the image that is there, or makes a sparse one where the volume asks for that.
 pub(super) fn prepare(volume: &str, source: &HostDisk, paths: &Paths) -> Result<DiskImage, Cause> {
-    let path = paths.host_disk(volume);
+    let file = Path::new(&source.path).file_name().ok_or_else(|| Cause::Field {
+        field: "hostDisk.path",
+        message: format!("`{}` does not end in the name of a file", source.path),
+    })?;
+    let path = paths.host_disk(volume, file);
     let opened = OpenOptions::new().read(true).write(true).open(&path);
     match opened {
         Ok(_) => {}

@@ -106,9 +106,16 @@ fn a_host_disk_is_taken_or_made() {
     made.put("private/vmi-disks/h/other", "");
     let image = made.image();
     assert_eq!((image.format, std::fs::metadata(&image.path).unwrap().len()), (Format::Raw, 1 << 20));
-    made.put("private/vmi-disks/h/disk.img", "kept");
+    made.put("private/vmi-disks/h/x.img", "kept");
     made.image();
     assert_eq!(std::fs::read(&image.path).unwrap(), b"kept");
+    // On a cluster the whole folder is there, with the disks of others.
+    let other = json!({"name": "h", "hostDisk": {"path": "/d/y.img", "type": "Disk"}});
+    let other = Machine::with(other);
+    other.put("private/vmi-disks/h/x.img", "of another");
+    assert!(other.error().1.contains("`/d/y.img` is not there"));
+    let nameless = Machine::with(json!({"name": "h", "hostDisk": {"path": "/d/..", "type": "Disk"}}));
+    assert!(nameless.error().1.contains("hostDisk.path"), "{}", nameless.error().1);
 }
 
 #[test]

@@ -45,8 +45,9 @@ pub async fn find(host: &Host, vmi: &VirtualMachineInstance, about: &Involved) -
             volumes.images.push(disk.digest);
         }
         if let Some(source) = &volume.host_disk {
-            let target = PathBuf::from(format!("/var/run/kubevirt-private/vmi-disks/{}/disk.img", volume.name));
             let disk = host_disk::find(&host.host_disk_folders, &volume.name, source)?;
+            let folder = Path::new("/var/run/kubevirt-private/vmi-disks").join(&volume.name);
+            let target = folder.join(disk.path.file_name().unwrap_or_default());
             volumes.binds.push(Bind { source: disk.path, target, writable: true, file: Some(disk.id) });
             volumes.held.push(disk.held);
         }
