@@ -42,7 +42,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Resolves when this process leads no more; it has to end at once.
+    /// Resolves when this process leads no more; it has to stop at once what only a leader does.
     pub async fn lost(&self) {
         self.lost.cancelled().await;
     }

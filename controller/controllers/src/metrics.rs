@@ -47,9 +47,9 @@ impl Metrics {
         self.ready.set(1);
     }
 
-    /// This process works.
-    pub fn leads(&self) {
-        self.leading.set(1);
+    /// Whether this process works.
+    pub fn leads(&self, leads: bool) {
+        self.leading.set(i64::from(leads));
     }
 
     /// Those of the queue of that name.

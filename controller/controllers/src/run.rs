@@ -1,4 +1,5 @@
-//! The process: who leads works, the others wait.
+//! The process: who leads works, the others wait. Who has lost the lead stops at once, forgets what it knew, and waits
+//! again.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -68,7 +69,7 @@ struct Args {
     pod_namespace: Option<String>,
 }
 
-/// Runs virt-controller until it is told to end, or leads no more.
+/// Runs virt-controller until it is told to end.
 ///
 /// # Errors
 /// Whatever keeps it from running.
@@ -81,6 +82,7 @@ pub async fn run() -> anyhow::Result<()> {
     let namespace = args.pod_namespace.clone().unwrap_or(own);
     let metrics = Metrics::default();
     serve(&args, &metrics).await?;
+    let mut held = None;
     let told = async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -88,25 +90,45 @@ pub async fn run() -> anyhow::Result<()> {
         }
     };
     tokio::pin!(told);
-    let held = tokio::select! {
-        held = hold(client.clone(), &namespace, LEASE, &args.pod_name) => held?,
-        () = &mut told => return Ok(()),
-    };
-    metrics.leads();
-    let settings = config::watch(client.clone(), &namespace).await?;
-    let (context, inboxes) = context(&args, client, settings);
-    let result = tokio::select! {
-        () = control(context, inboxes, metrics) => Err(anyhow::anyhow!("a controller ended")),
-        () = held.lost() => Err(anyhow::anyhow!("lost the Lease `{LEASE}`: it was not renewed in time, or another process leads now")),
-        () = &mut told => Ok(()),
-    };
-    give_up(held).await;
-    result
+    tokio::select! {
+        () = &mut told => {}
+        result = take_turns(&args, &client, &namespace, &metrics, &mut held) => result?,
+    }
+    if let Some(held) = held {
+        held.release().await;
+    }
+    tracing::info!("ended");
+    Ok(())
 }
 
-async fn give_up(held: Held) {
-    held.release().await;
-    tracing::info!("ended");
+/// Leads whenever it can. `held` is the leadership while there is one, for whoever stops this to give it up.
+async fn take_turns(
+    args: &Args,
+    client: &Client,
+    namespace: &str,
+    metrics: &Metrics,
+    held: &mut Option<Held>,
+) -> anyhow::Result<()> {
+    let mut settings = None;
+    loop {
+        let leadership = held.insert(hold(client.clone(), namespace, LEASE, &args.pod_name).await?);
+        metrics.leads(true);
+        let term = async {
+            let settings = match &settings {
+                Some(known) => known,
+                None => settings.insert(config::watch(client.clone(), namespace).await?),
+            };
+            let (context, inboxes) = context(args, client.clone(), settings.clone());
+            control(context, inboxes, metrics.clone()).await;
+            anyhow::bail!("a controller ended")
+        };
+        tokio::select! {
+            result = term => return result,
+            () = leadership.lost() => {}
+        }
+        metrics.leads(false);
+        *held = None;
+    }
 }
 
 /// Probes and metrics.
@@ -141,6 +163,7 @@ fn context(args: &Args, client: Client, settings: watch::Receiver<Arc<config::Se
         replica_sets: Cache::default(),
         pools: Cache::default(),
         pods: Cache::default(),
+        troubles: vmi::trouble::Troubles::default(),
         nodes: Cache::default(),
         handlers: Cache::default(),
         queues: Queues { vms, vmis, replica_sets, pools, nodes, leases },

@@ -56,7 +56,7 @@ struct Options {
     image: String,
 }
 
-/// Runs virt-operator until it is told to end, or leads no more.
+/// Runs virt-operator until it is told to end.
 ///
 /// # Errors
 /// Whatever keeps it from running.
@@ -89,19 +89,27 @@ pub async fn run() -> anyhow::Result<()> {
     let reviewer = serve::Reviewer { cluster: cluster.clone(), image: options.image.clone() };
     let serving = tokio::spawn(serve::serve([options.port, options.webhook_port], reviewer, registry, stop.clone()));
     let lead = async {
-        let held = leader::hold(client.clone(), &namespace, "virt-operator", &options.name).await?;
-        leading.set(1);
-        live::follow(&client, &namespace, &watched, &tracker, &stop);
         let objects = lead::Objects::default();
-        tracker.spawn(stop.clone().run_until_cancelled_owned(lead::follow(client.clone(), objects.clone(), watched)));
-        let leader = lead::Leader { cluster, objects, namespace: namespace.clone(), image: options.image };
-        tokio::select! {
-            () = leader.run(&stop) => {}
-            // Two leaders would undo each other's work; the process that comes after this one begins as a follower.
-            () = held.lost() => anyhow::bail!("this operator leads no more"),
+        let leader =
+            lead::Leader { cluster, objects: objects.clone(), namespace: namespace.clone(), image: options.image };
+        let mut looks = false;
+        loop {
+            let held = leader::hold(client.clone(), &namespace, "virt-operator", &options.name).await?;
+            leading.set(1);
+            if !std::mem::replace(&mut looks, true) {
+                live::follow(&client, &namespace, &watched, &tracker, &stop);
+                let objects = lead::follow(client.clone(), objects.clone(), watched.clone());
+                tracker.spawn(stop.clone().run_until_cancelled_owned(objects));
+            }
+            tokio::select! {
+                () = leader.run(&stop) => {
+                    held.release().await;
+                    return anyhow::Ok(());
+                }
+                // Two leaders would undo each other's work.
+                () = held.lost() => drop(leading.set(0)),
+            }
         }
-        held.release().await;
-        Ok(())
     };
     tokio::select! {
         result = lead => result?,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use holdfast_kubernetes::chain;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Key;
 use super::schedule::Schedule;
@@ -59,8 +60,9 @@ where
         while schedule.running() < CONCURRENCY
             && let Some(key) = schedule.next(Instant::now())
         {
-            let job = tokio::spawn(reconcile(key.clone()));
-            // A panic is a bug in looking at this one object; the others go on.
+            // A panic is a bug in looking at this one object; the others go on. Who leads no more looks at nothing any
+            // more: with this future, what it began ends.
+            let job = AbortOnDropHandle::new(tokio::spawn(reconcile(key.clone())));
             tasks.spawn(async move { (key, job.await.ok()) });
         }
         metrics.depth(schedule.waiting());
