@@ -14,10 +14,11 @@ const COMPONENTS: [(&str, &str); 3] = [
 ];
 
 /// A role for users, and the role of Kubernetes that it becomes a part of.
-const USERS: [(&str, Option<&str>, &str); 6] = [
+const USERS: [(&str, Option<&str>, &str); 7] = [
     ("kubevirt.io:admin", Some("admin"), include_str!("../rbac/kubevirt.io-admin.yaml")),
     ("kubevirt.io:edit", Some("edit"), include_str!("../rbac/kubevirt.io-edit.yaml")),
     ("kubevirt.io:view", Some("view"), include_str!("../rbac/kubevirt.io-view.yaml")),
+    ("holdfast.io:view", Some("view"), include_str!("../rbac/holdfast.io-view.yaml")),
     ("kubevirt.io:default", None, include_str!("../rbac/kubevirt.io-default.yaml")),
     ("kubevirt.io:migrate", None, include_str!("../rbac/kubevirt.io-migrate.yaml")),
     ("instancetype.kubevirt.io:view", None, include_str!("../rbac/instancetype.kubevirt.io-view.yaml")),

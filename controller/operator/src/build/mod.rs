@@ -3,6 +3,7 @@
 mod access;
 mod admission;
 mod definitions;
+mod guard;
 mod node_policy;
 mod placement;
 mod pods;
@@ -51,6 +52,7 @@ impl Installation {
         let mut access = access::build(target);
         access.extend(services::build(target));
         access.push(services::authorities(target, authorities));
+        access.extend(guard::build(target));
         if target.config.has("NodeRestriction") {
             access.extend(node_policy::build(target));
         }

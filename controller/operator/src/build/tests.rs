@@ -214,7 +214,17 @@ fn the_node_policy_is_for_virt_handler_alone_and_can_be_left_out() {
     );
     let without = installed(json!({"configuration": {"developerConfiguration": {
         "disabledFeatureGates": ["NodeRestriction"]}}}));
-    assert!(without.keys().all(|id| !id.kind.starts_with("ValidatingAdmissionPolicy")));
+    assert!(without.keys().all(|id| !id.name.starts_with("kubevirt-node-restriction")));
+}
+
+#[test]
+fn the_namespace_stays_while_there_is_a_kubevirt_object() {
+    let objects = installed(json!({}));
+    let policy = find(&objects, "ValidatingAdmissionPolicy", "kubevirt-uninstall-guard");
+    let names: Vec<_> = policy["spec"]["matchConstraints"]["resourceRules"].as_array().unwrap().iter().collect();
+    assert_eq!(names[0]["resourceNames"], json!(["kubevirt"]));
+    let binding = find(&objects, "ValidatingAdmissionPolicyBinding", "kubevirt-uninstall-guard");
+    assert_eq!(binding["spec"]["paramRef"]["parameterNotFoundAction"], "Allow");
 }
 
 #[test]
