@@ -10,6 +10,7 @@
 //! random numbers come in as arguments.
 #![allow(clippy::duplicated_attributes, reason = "each printer column of a kind repeats the keys of the others")]
 
+pub mod addresses;
 pub mod admit;
 pub mod config;
 pub mod crd;

@@ -48,6 +48,13 @@ fn check(review: &Review) -> Result<Allowed, ErrorStatus> {
     if let Some(customize) = &spec.customize_components {
         check_patches(customize, &mut causes);
     }
+    for (at, component) in [("infra", &spec.infra), ("workloads", &spec.workloads)] {
+        if let Some(replicas) = component.as_ref().and_then(|component| component.replicas)
+            && !(0..=255).contains(&replicas)
+        {
+            causes.invalid(format!("spec.{at}.replicas"), format!("{replicas} is not from 0 to 255"));
+        }
+    }
     if let Some(strategy) = spec.uninstall_strategy.as_deref().filter(|name| !UNINSTALL_STRATEGIES.contains(name)) {
         let known = UNINSTALL_STRATEGIES[1..].join(" or ");
         causes.invalid("spec.uninstallStrategy", format!("unknown uninstallStrategy {strategy}: it must be {known}"));

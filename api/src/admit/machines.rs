@@ -5,12 +5,13 @@ use uuid::Uuid;
 
 use super::read::{set, typed, with_fields};
 use super::{Allowed, Operation, Others, Review};
+use crate::addresses::ADDRESSES_ANNOTATION;
 use crate::config::ClusterConfig;
 use crate::defaults::{Identities, default_vm};
 use crate::error_status::ErrorStatus;
 use crate::instancetype::{CLUSTER_INSTANCETYPE, CLUSTER_PREFERENCE, Sizes, apply, requirements};
 use crate::kubevirt::{VirtualMachine, VirtualMachinePreferenceSpec};
-use crate::validate::{Age, check_machine, conflict, fields_error, vm_rules};
+use crate::validate::{Age, Causes, asked_of_a_machine, check_machine, conflict, fields_error, vm_rules};
 
 /// Fills in what a VM leaves out. One that is there keeps its firmware's identities, also where a client that
 /// replaces the whole object has left them out.
@@ -58,10 +59,18 @@ fn prefer_hardware(vm: &mut VirtualMachine, preference: &VirtualMachinePreferenc
 
 /// The rules for a VM, applied to what its instance type and its preference make of it.
 pub(super) fn validate(review: &Review, others: &dyn Others, config: &ClusterConfig) -> Result<Allowed, ErrorStatus> {
-    if review.keeps("spec") {
+    let asks = |object: &Value| object["metadata"]["annotations"][ADDRESSES_ANNOTATION].clone();
+    let keeps_spec = review.keeps("spec");
+    if keeps_spec && asks(review.object) == asks(review.old) {
         return Ok(Allowed::default());
     }
     let mut vm: VirtualMachine = typed(review.object)?;
+    let mut causes = Causes::default();
+    asked_of_a_machine(&vm, &mut causes);
+    causes.into_result()?;
+    if keeps_spec {
+        return Ok(Allowed::default());
+    }
     let age = if review.operation == Operation::Create { Age::New } else { Age::Old };
     let sizes = Sizes::find(&vm, review.namespace, others);
     if let Some(spec) = &mut vm.spec.template.spec {

@@ -8,8 +8,11 @@ use crate::decode::decode_lenient;
 use crate::error_status::ErrorStatus;
 use crate::validate::fields_error;
 
-/// An object as its type. What lacks or has a wrong type is refused.
-pub(super) fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, ErrorStatus> {
+/// An object as its type.
+///
+/// # Errors
+/// A refusal of what is of a wrong type, with its path.
+pub fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, ErrorStatus> {
     decode_lenient(object.clone()).map_err(|problems| fields_error(&problems))
 }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
+use crate::addresses::ADDRESSES_ANNOTATION;
 
 const ADMIN: &str = "kubernetes-admin";
 const HANDLER: &str = "system:serviceaccount:kubevirt:kubevirt-handler";
@@ -132,6 +133,24 @@ fn finalizers_always_go() {
     let label = |object: &mut Value| object["metadata"]["labels"] = json!({"a": "b"});
     assert_eq!(update(Webhook::VmValidate, ADMIN, &broken, label), Ok(Allowed::default()));
     assert!(update(Webhook::VmValidate, ADMIN, &broken, |object| object["spec"]["running"] = json!(true)).is_err());
+}
+
+#[test]
+fn addresses_that_a_machine_asks_for_are_read_at_once() {
+    let ask = |text: &'static str| {
+        update(Webhook::VmValidate, ADMIN, &vm(), |object| {
+            object["metadata"]["annotations"] = json!({ADDRESSES_ANNOTATION: text});
+        })
+    };
+    assert!(message(ask("192.0.2.10")).contains("valid is JSON by network name"));
+    assert!(message(ask(r#"{"lan": "192.0.2.300"}"#)).contains("`192.0.2.300` for network `lan`"));
+    assert!(message(ask(r#"{"lan": "192.0.2.10"}"#)).contains("names network `lan`"));
+    assert_eq!(ask("{}"), Ok(Allowed::default()));
+    let of_the_template = update(Webhook::VmValidate, ADMIN, &vm(), |object| {
+        object["spec"]["template"]["metadata"] = json!({"annotations": {ADDRESSES_ANNOTATION: "lan"}});
+    });
+    let error = of_the_template.unwrap_err();
+    assert_eq!(error.causes()[0].field.as_deref(), Some("spec.template.metadata.annotations"));
 }
 
 #[test]

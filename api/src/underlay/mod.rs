@@ -4,9 +4,11 @@
 //! may be given out on it, and how guests learn them. Leases are named after its segment, so
 //! networks that share a segment share one space of addresses.
 
+mod conflict;
 mod rules;
 
-pub use rules::{problems, problems_of};
+pub use conflict::conflict;
+pub use rules::{problems, problems_of, unserved};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -10,9 +10,32 @@ use crate::lease::{MAX_SEGMENT, is_segment};
 use crate::names::{INTERFACE_NAME, is_interface_name};
 use crate::pool::Pool;
 
-/// Everything that is wrong with an UnderlayNetwork; see [`problems_of`].
+/// Everything that is wrong with an UnderlayNetwork: what is [`unserved`], and [`problems_of`] the rest.
 pub fn problems(network: &UnderlayNetwork) -> Vec<StatusCause> {
-    problems_of(network.metadata.name.as_deref().unwrap_or_default(), &network.spec, "spec")
+    let mut found = Found { at: "spec".to_owned(), causes: Vec::new() };
+    for (field, message) in unserved(&network.spec) {
+        found.add(field, message.to_owned());
+    }
+    found.causes.extend(problems_of(network.metadata.name.as_deref().unwrap_or_default(), &network.spec, "spec"));
+    found.causes
+}
+
+/// What this version does not carry out of a network that is right otherwise: the fields, and what is valid.
+pub fn unserved(spec: &UnderlayNetworkSpec) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let ipv6 = "is not served yet: guests learn IPv6 addresses by cloud-init";
+    [
+        (spec.dhcp.v6, "dhcp.v6", ipv6),
+        (spec.dhcp.ra, "dhcp.ra", ipv6),
+        (spec.port_security == Some(true), "portSecurity", "`true` is not enforced yet: leave it out, or say `false`"),
+        (spec.backend == Backend::Macvtap, "backend", "`macvtap` is not served: `ovs` or `linux-bridge`"),
+        (
+            spec.backend == Backend::LinuxBridge && spec.vlan.is_some(),
+            "vlan",
+            "is served on the backend `ovs` only: give a bridge whose uplink is in the VLAN",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(asked, field, message)| asked.then_some((field, message)))
 }
 
 /// Everything that is wrong with a network of that name: the field (below `at`, which may be empty), its value, and
@@ -190,7 +213,7 @@ fn prefix(field: &str, prefix: IpNetwork, found: &mut Found) {
     }
 }
 
-fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
+pub(super) fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
     one.contains(other.network()) || other.contains(one.network())
 }
 
@@ -216,8 +239,8 @@ mod tests {
     fn what_can_be_used_has_no_problems() {
         for spec in [
             json!({"backend": "ovs", "bridge": "br0"}),
-            json!({"backend": "macvtap", "nodes": [{"nodeSelector": {}, "uplink": "eth1"}]}),
-            json!({"backend": "linux-bridge", "bridge": "br0", "vlan": {"trunk": [1, 4094], "native": 1}}),
+            json!({"backend": "ovs", "nodes": [{"nodeSelector": {}, "bridge": "br1"}]}),
+            json!({"backend": "ovs", "bridge": "br0", "vlan": {"trunk": [1, 4094], "native": 1}}),
             subnet(json!({"ranges": [{"start": "192.0.2.9", "end": "192.0.2.9"}], "exclude": ["192.0.2.10"],
                 "routes": [{"dst": "198.51.100.0/24"}], "dns": {"servers": ["203.0.113.53"]}})),
         ] {
@@ -231,6 +254,9 @@ mod tests {
             (json!({"backend": "ovs", "bridge": "br0", "segment": "A"}), "spec.segment", "`A` names no segment"),
             (json!({"backend": "ovs"}), "spec.bridge", "`ovs` needs a bridge"),
             (json!({"backend": "macvtap", "bridge": "br0"}), "spec.uplink", "`macvtap` needs an uplink"),
+            (json!({"backend": "macvtap", "uplink": "eth1"}), "spec.backend", "`ovs` or `linux-bridge`"),
+            (json!({"backend": "ovs", "bridge": "b", "portSecurity": true}), "spec.portSecurity", "not enforced"),
+            (json!({"backend": "ovs", "bridge": "b", "dhcp": {"ra": true}}), "spec.dhcp.ra", "cloud-init"),
             (
                 json!({"backend": "ovs", "nodes": [{"nodeSelector": {}, "uplink": "e"}]}),
                 "spec.bridge",

@@ -7,6 +7,7 @@
 //!
 //! Invariant: pure, and without knowledge of other objects.
 
+mod addresses;
 mod compute;
 mod decoding;
 mod devices;
@@ -22,6 +23,7 @@ mod schema;
 mod vm;
 mod volumes;
 
+pub(crate) use addresses::asked_of_a_machine;
 pub use decoding::decoding_error;
 pub(crate) use decoding::fields_error;
 pub(crate) use metadata::RESERVED_LABELS;
@@ -137,7 +139,7 @@ const VM_VALIDATOR: &str = "virtualmachine-validator.kubevirt.io";
 /// Rules on NICs, networks and disks.
 const DEVICE_RULES: [&[Rule]; 3] = [networks::RULES, interfaces::RULES, disks::RULES];
 /// Rules on the rest of the spec.
-const SPEC_RULES: [&[Rule]; 7] = [
+const SPEC_RULES: [&[Rule]; 8] = [
     placement::RULES,
     compute::RULES,
     firmware::RULES,
@@ -145,6 +147,7 @@ const SPEC_RULES: [&[Rule]; 7] = [
     probes::RULES,
     volumes::RULES,
     interfaces::BOOT_ORDER_RULES,
+    addresses::RULES,
 ];
 /// Rules that hold for a VMI and not yet for a template.
 const INSTANCE_RULES: [&[Rule]; 2] = [disks::VOLUME_RULES, metadata::RULES];
@@ -160,7 +163,9 @@ pub fn validate_vmi(vmi: &VirtualMachineInstance, config: &ClusterConfig) -> Res
 pub fn validate_vm(vm: &VirtualMachine, config: &ClusterConfig) -> Result<(), ErrorStatus> {
     metadata::check_name("VirtualMachine", &vm.metadata)?;
     check_machine(&vm.spec).map_err(|error| error.denied_by(VM_MUTATOR))?;
-    vm_rules(&vm.spec, "spec", config, Age::New).into_result().map_err(|error| error.denied_by(VM_VALIDATOR))
+    let mut causes = vm_rules(&vm.spec, "spec", config, Age::New);
+    asked_of_a_machine(vm, &mut causes);
+    causes.into_result().map_err(|error| error.denied_by(VM_VALIDATOR))
 }
 
 /// Refuses a VM that no rule can look at: unreadable values, and what cannot be inferred.

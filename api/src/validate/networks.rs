@@ -1,6 +1,7 @@
 //! Rules on networks.
 
 use super::{Causes, Context, Rule};
+use crate::nad::network_name;
 
 pub(super) const RULES: &[Rule] = &[one_pod_network, one_type_each, multus_names, no_pod_beside_default];
 
@@ -26,9 +27,13 @@ fn one_type_each(context: &Context, causes: &mut Causes) {
 
 fn multus_names(context: &Context, causes: &mut Causes) {
     for (index, network) in context.spec.networks.iter().enumerate() {
-        if network.multus.as_ref().is_some_and(|multus| multus.network_name.is_empty()) {
-            let field = context.path(format_args!("networks[{index}]"));
+        let Some(multus) = &network.multus else { continue };
+        let field = context.path(format_args!("networks[{index}]"));
+        let name = &multus.network_name;
+        if name.is_empty() {
             causes.required(field, "CNI delegating plugin must have a networkName");
+        } else if let Err(error) = network_name(name, "") {
+            causes.invalid(format!("{field}.multus.networkName"), error.to_string());
         }
     }
 }

@@ -99,6 +99,15 @@ fn networks_and_interfaces() {
 }
 
 #[test]
+fn names_of_networks_become_no_other_url() {
+    for name in ["a/b/c", "..", "a?watch=1", "a#b", "A"] {
+        let multus = json!([{"name": "a", "multus": {"networkName": name}}]);
+        let found = causes(with_interfaces(json!([{"name": "a", "bridge": {}}]), multus));
+        assert_causes(&found, &[("spec.networks[0].multus.networkName", "[namespace/]name")]);
+    }
+}
+
+#[test]
 fn one_boot_order_over_disks_and_nics() {
     let found = causes(json!({
         "domain": {"devices": {

@@ -10,7 +10,6 @@ mod body;
 mod front_proxy;
 mod handlers;
 mod metrics;
-mod names;
 mod path;
 mod served;
 mod server;

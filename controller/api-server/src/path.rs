@@ -2,8 +2,8 @@
 
 use holdfast_api::admit::Webhook;
 
-use crate::names::is_name;
 use crate::verbs::{GROUP, VERSIONS, Verb};
+use holdfast_api::names::is_dns_subdomain;
 
 /// The webhook of evictions.
 pub const EVICTION: &str = "/pod-eviction-validate";
@@ -80,7 +80,9 @@ pub fn parse(path: &str) -> Target<'_> {
             ["version"] => Target::Version,
             ["healthz"] => Target::Health,
             ["namespaces", namespace, plural, name, verb @ ..] => match Verb::of(plural, &verb.join("/")) {
-                Some(verb) if is_name(namespace) && is_name(name) => Target::Verb { verb, version, namespace, name },
+                Some(verb) if is_dns_subdomain(namespace) && is_dns_subdomain(name) => {
+                    Target::Verb { verb, version, namespace, name }
+                }
                 _ => Target::UnknownVerb,
             },
             ["namespaces", ..] => Target::UnknownVerb,

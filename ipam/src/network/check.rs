@@ -1,24 +1,13 @@
 //! What is refused of an UnderlayNetwork's spec: what is wrong anywhere, and what this version does not serve.
 
-use holdfast_api::underlay::{Backend, UnderlayNetworkSpec, problems_of};
+use holdfast_api::underlay::{UnderlayNetworkSpec, problems_of, unserved};
 
 use super::NetworkError;
 
 /// Refuses what cannot be carried out, with its path below `at`; first what would be refused however it were said.
 pub(super) fn spec(name: &str, spec: &UnderlayNetworkSpec, at: &str) -> Result<(), NetworkError> {
-    for (key, asked) in [("dhcp.v6", spec.dhcp.v6), ("dhcp.ra", spec.dhcp.ra)] {
-        if asked {
-            return Err(NetworkError::unsupported(key, "is not served yet: guests learn IPv6 addresses by cloud-init"));
-        }
-    }
-    if spec.port_security == Some(true) {
-        return Err(NetworkError::unsupported(
-            "portSecurity",
-            "`true` is not enforced yet: leave it out, or say `false`",
-        ));
-    }
-    if spec.backend == Backend::Macvtap {
-        return Err(macvtap());
+    if let Some((field, why)) = unserved(spec).next() {
+        return Err(NetworkError::unsupported(field, why));
     }
     if let Some(cause) = problems_of(name, spec, at).into_iter().next() {
         return Err(NetworkError::Decode {
@@ -27,8 +16,4 @@ pub(super) fn spec(name: &str, spec: &UnderlayNetworkSpec, at: &str) -> Result<(
         });
     }
     Ok(())
-}
-
-pub(super) fn macvtap() -> NetworkError {
-    NetworkError::unsupported("backend", "`macvtap` is not served: `ovs` or `linux-bridge`")
 }

@@ -174,14 +174,11 @@ fn backend(
             Err(NetworkError::unsupported("bridgeGateway", "needs the backend `linux-bridge`"))
         }
         BackendKind::Ovs => Ok(Backend::Ovs { bridge: ifname()?.into(), vlan: vlan(spec) }),
-        BackendKind::LinuxBridge if spec.vlan.is_some() => Err(NetworkError::unsupported(
-            "vlan",
-            "is served on the backend `ovs` only: give a bridge whose uplink is in the VLAN",
-        )),
         BackendKind::LinuxBridge => {
             Ok(Backend::LinuxBridge { bridge: ifname()?, gateway: gateway.map(|conf| bridge_gateway(spec, conf)) })
         }
-        BackendKind::Macvtap => Err(check::macvtap()),
+        // Refused before; see `check`.
+        BackendKind::Macvtap => Err(NetworkError::unsupported("backend", "`macvtap` is not served")),
     }
 }
 

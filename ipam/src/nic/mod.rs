@@ -8,8 +8,10 @@ mod addresses;
 
 use std::net::IpAddr;
 
+use holdfast_api::addresses::ADDRESSES_ANNOTATION;
 use holdfast_api::kubevirt::{Network, VirtualMachineInstance};
 use holdfast_api::lease::Claim;
+use holdfast_api::nad::network_name;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
 use ipnetwork::IpNetwork;
 use kube::core::ObjectMeta;
@@ -19,8 +21,6 @@ use sha2::{Digest, Sha256};
 
 use crate::leases::{LeaseStore, Request, allocate};
 use crate::network::{Addressing, NetworkList};
-
-pub use addresses::ADDRESSES_ANNOTATION;
 
 /// Annotation of a launcher's pod: its NICs, as JSON of a list of [`Nic`]. A hint: who reads it asks the store of
 /// leases whether the claim holds what it says.
@@ -85,6 +85,8 @@ pub struct Wanted {
     pub interface: String,
     /// The network of the spec.
     pub network: Network,
+    /// Namespace and name of its NetworkAttachmentDefinition; see [`Self::definition`].
+    definition: Option<(String, String)>,
     /// The pod's interface.
     pub ifname: IfName,
     /// The Ethernet address asked for.
@@ -99,9 +101,10 @@ pub struct Wanted {
 /// where the VMI's own says nothing.
 ///
 /// # Errors
-/// [`NicError`] where an address cannot be one.
+/// [`NicError`] where an address or the name of a network cannot be one.
 pub fn wanted(vmi: &VirtualMachineInstance, vm: Option<&ObjectMeta>) -> Result<Vec<Wanted>, NicError> {
     let networks = &vmi.spec.networks;
+    let own = vmi.metadata.namespace.as_deref().unwrap_or_default();
     let mut requested = addresses::requested(vm.into_iter().chain([&vmi.metadata]), networks)?;
     let mut all = Vec::new();
     for interface in &vmi.spec.domain.devices.interfaces {
@@ -109,9 +112,13 @@ pub fn wanted(vmi: &VirtualMachineInstance, vm: Option<&ObjectMeta>) -> Result<V
         let Some(network) = network.filter(|_| interface.state.as_deref() != Some("absent")) else { continue };
         let primary = network.pod.is_some() || network.multus.as_ref().is_some_and(|m| m.default == Some(true));
         let ifname = interface_name(&network.name, primary);
+        let definition = network.multus.as_ref().map(|multus| network_name(&multus.network_name, own)).transpose();
+        let definition = definition
+            .map_err(|error| NicError::network(format!("`networkName` of network `{}`: {error}", network.name)))?;
         all.push(Wanted {
             interface: interface.name.clone(),
             network: network.clone(),
+            definition: definition.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())),
             ifname: ifname.parse().map_err(|_| NicError::network(format!("`{ifname}` can name no interface")))?,
             mac: interface.mac_address.as_deref().map(|text| addresses::unicast(text, &interface.name)).transpose()?,
             ips: requested.remove(&network.name).unwrap_or_default(),
@@ -122,10 +129,9 @@ pub fn wanted(vmi: &VirtualMachineInstance, vm: Option<&ObjectMeta>) -> Result<V
 }
 
 impl Wanted {
-    /// Namespace and name of its NetworkAttachmentDefinition; none on the pod network. `own` is the VMI's namespace.
-    pub fn definition<'a>(&'a self, own: &'a str) -> Option<(&'a str, &'a str)> {
-        let multus = self.network.multus.as_ref()?;
-        Some(multus.network_name.split_once('/').unwrap_or((own, &multus.network_name)))
+    /// Namespace and name of its NetworkAttachmentDefinition, fit for a URL; none on the pod network.
+    pub fn definition(&self) -> Option<(&str, &str)> {
+        self.definition.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()))
     }
 
     /// What its network is asked for, by CNI capability.
@@ -161,8 +167,14 @@ impl Wanted {
     /// The NIC on a network of somebody else's. `source` says in messages where `list` comes from.
     ///
     /// # Errors
-    /// [`NicError`] where addresses are asked for that the network does not take.
+    /// [`NicError`] where the network takes no guests, or addresses are asked for that it does not take.
     pub fn foreign(&self, list: &NetworkList, source: &str) -> Result<Nic, NicError> {
+        if let Some((kind, why)) = list.without_guests().filter(|_| self.vm_owned) {
+            return Err(NicError::network(format!(
+                "{source} is of CNI type `{kind}`, {why}: a VM's NIC needs type `holdfast`, or another whose interface \
+                 can be the port of a bridge, such as `bridge`"
+            )));
+        }
         if self.ips.is_empty() || list.plugins.iter().any(|plugin| plugin["capabilities"]["ips"] == json!(true)) {
             return Ok(self.bare());
         }

@@ -2,7 +2,7 @@
 
 use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
 use holdfast_api::nad::NetworkAttachmentDefinition;
-use holdfast_api::underlay::UnderlayNetwork;
+use holdfast_api::underlay::{UnderlayNetwork, conflict};
 use holdfast_ipam::network::resolve;
 use holdfast_ipam::nic::{Nic, NicError, Wanted, claim, wanted};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ pub async fn plan(host: &Host, vmi: &VirtualMachineInstance) -> Result<Vec<Plann
 
 async fn one(host: &Host, vmi: &VirtualMachineInstance, wanted: &Wanted) -> Result<Planned, SetupError> {
     // The pod network is any network to us: with one of ours, a VM's addresses on it stay as well.
-    let (list, source, capabilities) = match wanted.definition(namespace(vmi)) {
+    let (list, source, capabilities) = match wanted.definition() {
         Some((namespace, name)) => {
             let (list, source) = definition(host, namespace, name)?;
             (list, source, wanted.capabilities())
@@ -58,6 +58,20 @@ async fn one(host: &Host, vmi: &VirtualMachineInstance, wanted: &Wanted) -> Resu
         },
         None => None,
     };
+    if let Some(network) = &underlay {
+        let others = host.store.keys(Kind::UnderlayNetwork);
+        let others: Vec<_> = others.iter().filter_map(|key| host.store.read("", &key.name)).collect();
+        if let Some(cause) = conflict(network, &others) {
+            let (name, field) = (network.metadata.name.as_deref(), cause.field.as_deref());
+            return Err(NicError::network(format!(
+                "UnderlayNetwork `{}`: {}: {}",
+                name.unwrap_or_default(),
+                field.unwrap_or_default(),
+                cause.message.unwrap_or_default()
+            ))
+            .into());
+        }
+    }
     let network = resolve(&config, underlay.as_ref(), &host.node_labels)
         .map_err(|error| NicError::network(format!("{source}: {error}")))?;
     let claim = claim(vmi, &wanted.network.name);

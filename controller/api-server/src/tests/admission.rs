@@ -7,7 +7,10 @@ use super::world::{World, vmi};
 
 #[tokio::test]
 async fn underlay_networks_are_validated() {
-    let world = World::new(&[]).await;
+    let there = json!({"apiVersion": "holdfast.io/v1alpha1", "kind": "UnderlayNetwork", "metadata": {"name": "office"},
+        "spec": {"backend": "ovs", "bridge": "br0", "subnets": [{"cidr": "192.0.2.0/24"}]}});
+    let list = json!({"metadata": {}, "items": [there]});
+    let world = World::new(&[("/apis/holdfast.io/v1alpha1/underlaynetworks", list)]).await;
     let review = async |spec: Value| {
         let object = json!({"apiVersion": "holdfast.io/v1alpha1", "kind": "UnderlayNetwork",
             "metadata": {"name": "lan"}, "spec": spec});
@@ -17,6 +20,9 @@ async fn underlay_networks_are_validated() {
     assert_eq!(review(json!({"backend": "ovs", "bridge": "br0"})).await, json!({"uid": "u", "allowed": true}));
     let refused = review(json!({"backend": "ovs", "bridge": "br0", "mtu": 1})).await;
     assert_eq!(refused["status"]["details"]["causes"][0]["field"], "spec.mtu");
+    let again = json!({"backend": "ovs", "bridge": "br0", "subnets": [{"cidr": "192.0.2.128/25"}]});
+    let refused = review(again).await["status"]["message"].clone();
+    assert!(refused.as_str().unwrap().contains("set segment `office` here"), "{refused}");
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use super::review::{Allowed, Review};
 use crate::DEADLINE;
-use crate::names::is_name;
 use crate::server::Server;
+use holdfast_api::names::is_dns_subdomain;
 
 /// The annotation of a launcher's pod that names its VMI.
 const DOMAIN: &str = "kubevirt.io/domain";
@@ -36,7 +36,7 @@ enum Verdict {
 
 /// Decides about an eviction, and marks the VMI where it is to be moved.
 pub async fn decide(server: &Server, review: &Review) -> Result<Allowed, ErrorStatus> {
-    if !is_name(&review.namespace) || !is_name(&review.name) {
+    if !is_dns_subdomain(&review.namespace) || !is_dns_subdomain(&review.name) {
         return Err(ErrorStatus::bad_request("the review names no pod"));
     }
     let pods = Api::<Pod>::namespaced(server.client.clone(), &review.namespace);
@@ -49,7 +49,7 @@ pub async fn decide(server: &Server, review: &Review) -> Result<Allowed, ErrorSt
         }
         Err(_) => return Err(refused("failed to get the pod: no answer in time")),
     };
-    let Some(name) = instance_of(&pod).filter(|name| is_name(name)) else { return Ok(Allowed::default()) };
+    let Some(name) = instance_of(&pod).filter(|name| is_dns_subdomain(name)) else { return Ok(Allowed::default()) };
     let instances = Api::<VirtualMachineInstance>::namespaced(server.client.clone(), &review.namespace);
     let vmi = match timeout(DEADLINE, instances.get_opt(name)).await {
         Ok(Ok(Some(vmi))) => vmi,

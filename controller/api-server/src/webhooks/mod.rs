@@ -26,7 +26,7 @@ pub async fn serve(server: &Server, admission: Admission, request: Request) -> A
     let verdict = match admission {
         Admission::Kind(webhook) => kinds::decide(server, webhook, &review).await,
         Admission::Eviction => eviction::decide(server, &review).await,
-        Admission::UnderlayNetworks => underlay::decide(&review),
+        Admission::UnderlayNetworks => underlay::decide(server, &review).await,
     };
     Ok(json(StatusCode::OK, &review::answer(&review, verdict)))
 }

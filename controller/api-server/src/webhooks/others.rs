@@ -21,7 +21,7 @@ use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::names::is_name;
+use holdfast_api::names::is_dns_subdomain;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +103,7 @@ async fn get<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<B
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    if !is_name(namespace) || !is_name(name) {
+    if !is_dns_subdomain(namespace) || !is_dns_subdomain(name) {
         return Ok(None);
     }
     Ok(Api::<K>::namespaced(client.clone(), namespace).get_opt(name).await?.map(Box::new))
@@ -113,7 +113,7 @@ async fn list<K>(client: &Client, namespace: &str) -> Result<Vec<K>, kube::Error
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    if !is_name(namespace) {
+    if !is_dns_subdomain(namespace) {
         return Ok(Vec::new());
     }
     Ok(Api::<K>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?.items)
@@ -123,7 +123,7 @@ async fn get_cluster<K>(client: &Client, name: &str) -> Result<Option<K>, kube::
 where
     K: Resource<Scope = ClusterResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    if !is_name(name) {
+    if !is_dns_subdomain(name) {
         return Ok(None);
     }
     Api::<K>::all(client.clone()).get_opt(name).await

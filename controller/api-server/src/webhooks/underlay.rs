@@ -1,22 +1,45 @@
-//! Of underlay networks: the rules of their fields, which the CRD's schema cannot say.
+//! Of underlay networks: the rules of their fields, which the CRD's schema cannot say, and that no two of them give
+//! out one address twice.
 
+use holdfast_api::admit::typed;
 use holdfast_api::error_status::ErrorStatus;
-use holdfast_api::underlay::{UnderlayNetwork, problems};
+use holdfast_api::underlay::{UnderlayNetwork, conflict, problems};
+use holdfast_kubernetes::chain;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
-use serde::Deserialize;
+use kube::Api;
+use kube::api::ListParams;
+use tokio::time::timeout;
 
 use super::review::{Allowed, Review};
+use crate::DEADLINE;
+use crate::server::Server;
 
-/// Refuses a network with anything wrong in it.
-pub fn decide(review: &Review) -> Result<Allowed, ErrorStatus> {
-    let network = UnderlayNetwork::deserialize(&review.object)
-        .map_err(|error| ErrorStatus::bad_request(&format!("failed to read the UnderlayNetwork: {error}")))?;
-    // One that goes must be able to go, whatever was let in once.
-    if network.metadata.deletion_timestamp.is_some() {
-        return Ok(Allowed::default());
+/// Refuses a network with anything wrong in it, or with another in its way.
+pub async fn decide(server: &Server, review: &Review) -> Result<Allowed, ErrorStatus> {
+    let Some(network) = acceptable(review)? else { return Ok(Allowed::default()) };
+    let networks = Api::<UnderlayNetwork>::all(server.client.clone());
+    let failed = |why: &str| ErrorStatus::internal(&format!("failed to list the UnderlayNetworks: {why}"));
+    let others = match timeout(DEADLINE, networks.list(&ListParams::default())).await {
+        Ok(Ok(others)) => others.items,
+        Ok(Err(error)) => return Err(failed(&chain(&error))),
+        Err(_) => return Err(failed("no answer in time")),
+    };
+    let staying = others.iter().filter(|other| other.metadata.deletion_timestamp.is_none());
+    match conflict(&network, staying) {
+        None => Ok(Allowed::default()),
+        Some(cause) => Err(invalid(&review.name, vec![cause])),
     }
+}
+
+/// The network, where it is right by itself; none where it does not matter any more.
+fn acceptable(review: &Review) -> Result<Option<UnderlayNetwork>, ErrorStatus> {
+    // One that goes must be able to go, whatever was let in once.
+    if !review.object["metadata"]["deletionTimestamp"].is_null() {
+        return Ok(None);
+    }
+    let network: UnderlayNetwork = typed(&review.object)?;
     let causes = problems(&network);
-    if causes.is_empty() { Ok(Allowed::default()) } else { Err(invalid(&review.name, causes)) }
+    if causes.is_empty() { Ok(Some(network)) } else { Err(invalid(&review.name, causes)) }
 }
 
 fn invalid(name: &str, causes: Vec<StatusCause>) -> ErrorStatus {
@@ -54,13 +77,16 @@ mod tests {
 
     #[test]
     fn wrong_networks_are_refused_with_their_fields() {
-        assert_eq!(decide(&review(json!({"backend": "ovs", "bridge": "br0"}), None)), Ok(Allowed::default()));
+        assert!(acceptable(&review(json!({"backend": "ovs", "bridge": "br0"}), None)).unwrap().is_some());
         let wrong = json!({"backend": "ovs", "bridge": "br0", "mtu": 5, "vlan": {"access": 5000}});
-        let error = decide(&review(wrong.clone(), None)).unwrap_err();
+        let error = acceptable(&review(wrong.clone(), None)).unwrap_err();
         assert_eq!((error.code, error.reason.as_deref()), (422, Some("Invalid")));
         let fields: Vec<_> = error.causes().iter().filter_map(|cause| cause.field.as_deref()).collect();
         assert!(fields.contains(&"spec.mtu") && fields.len() == 2, "{fields:?}");
         assert!(error.message.contains("spec.mtu: "), "{error}");
-        assert!(decide(&review(wrong, Some("2026-01-01T00:00:00Z"))).is_ok(), "it may go");
+        assert_eq!(acceptable(&review(wrong, Some("2026-01-01T00:00:00Z"))), Ok(None), "it may go");
+        let error =
+            acceptable(&review(json!({"backend": "ovs", "bridge": "b", "subnets": [{"cidr": "10.0.0.0/33"}]}), None));
+        assert!(error.unwrap_err().message.contains("spec.subnets[0].cidr"));
     }
 }
