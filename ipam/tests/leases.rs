@@ -139,7 +139,7 @@ async fn a_released_address_waits_out_its_quarantine() {
     release(&store, "lab", &claim("a")).await.unwrap();
     assert_eq!(sweep(&store, Duration::from_secs(60)).await.unwrap(), 0);
     let error = ask(&store, "b", &["192.0.2.77"]).await.unwrap_err();
-    assert!(error.to_string().ends_with("(released, in quarantine)"), "{error}");
+    assert!(error.to_string().ends_with("Z, and in quarantine for a minute)"), "{error}");
     // Its own claim may come back, and then it stays.
     assert_eq!(ask(&store, "a", &[]).await.unwrap(), first);
     assert_eq!(sweep(&store, Duration::ZERO).await.unwrap(), 0);
@@ -148,6 +148,39 @@ async fn a_released_address_waits_out_its_quarantine() {
     assert_eq!(sweep(&store, Duration::ZERO).await.unwrap(), 3);
     assert_eq!(count(folder.path()), 0);
     ask(&store, "b", &["192.0.2.77"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_made_again_under_its_name_waits_for_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::open(folder.path()).unwrap();
+    let ask = async |claim: &Claim| {
+        let (network, ips) = (network(), ["192.0.2.77".parse().unwrap()]);
+        let mac = Some("02:00:00:00:00:77".parse().unwrap());
+        allocate(&store, &Request { network: &network, claim, mac, ips: &ips, labels: &[] }).await
+    };
+    let first = ask(&claim("a")).await.unwrap();
+    let again = Claim { uid: "another".into(), ..claim("a") };
+    let held = ask(&again).await.unwrap_err();
+    assert_eq!(held.reason(), "AddressConflict", "the one before has not let go: {held}");
+    release(&store, "lab", &claim("a")).await.unwrap();
+    for stranger in [
+        Claim { namespace: "other".into(), ..again.clone() },
+        Claim { network: "wan".into(), ..again.clone() },
+        Claim { kind: "VirtualMachineInstance".into(), ..again.clone() },
+        claim("b"),
+    ] {
+        assert!(ask(&stranger).await.is_err(), "{stranger:?}");
+    }
+    let second = ask(&again).await.unwrap();
+    assert_eq!((second.mac, second.addresses[0]), (first.mac, first.addresses[0]));
+    let leases = store.list(LeaseKind::Ip).await.unwrap();
+    let lease = leases.iter().find(|lease| lease.address() == "192.0.2.77").unwrap();
+    assert_eq!((lease.claim(), is_quarantined(lease)), (&again, false));
+    // What the one before is told now changes nothing any more.
+    release(&store, "lab", &claim("a")).await.unwrap();
+    assert_eq!(ask(&again).await.unwrap(), second);
+    assert!(ask(&claim("a")).await.is_err());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
+use holdfast_api::names::is_dns_subdomain;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
@@ -44,6 +45,16 @@ pub enum ApiError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// What was asked for can be the name of no object, and would make another address of the call.
+    #[error("failed to {verb} {kind} `{key}`: that is no name of an object")]
+    Name {
+        /// What was tried.
+        verb: &'static str,
+        /// With which kind.
+        kind: String,
+        /// With which object.
+        key: Key,
+    },
     /// It did not answer.
     #[error("failed to {verb} {kind} `{key}`: no answer in {} s", DEADLINE.as_secs())]
     Deadline {
@@ -64,7 +75,7 @@ impl ApiError {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            Self::Deadline { .. } => None,
+            Self::Name { .. } | Self::Deadline { .. } => None,
         }
     }
 
@@ -80,7 +91,13 @@ impl ApiError {
 
     /// The server understood and refuses: trying the same again at once is of no use.
     pub fn is_refusal(&self) -> bool {
-        matches!(self.code(), Some(400..=499)) && self.code() != Some(429)
+        matches!(self, Self::Name { .. }) || matches!(self.code(), Some(400..=499)) && self.code() != Some(429)
+    }
+
+    /// The API server knows the kind of an owner no better than this: it was installed a moment ago.
+    pub fn is_early(&self) -> bool {
+        self.code() == Some(403)
+            && self.answer().is_some_and(|status| status.message.contains("cannot find RESTMapping"))
     }
 }
 
@@ -99,6 +116,13 @@ pub async fn get<K: Object>(client: &Client, key: &Key) -> Result<Option<K>, Api
 pub async fn list<K: Object>(client: &Client, namespace: &str, selector: &str) -> Result<Vec<K>, ApiError> {
     let key = Key::new(namespace, "");
     let params = ListParams::default().labels(selector);
+    Ok(call::<K, _>("list", &key, namespaced::<K>(client, &key).list(&params)).await?.items)
+}
+
+/// The objects of a namespace whose fields are so.
+pub async fn list_fields<K: Object>(client: &Client, namespace: &str, selector: &str) -> Result<Vec<K>, ApiError> {
+    let key = Key::new(namespace, "");
+    let params = ListParams::default().fields(selector);
     Ok(call::<K, _>("list", &key, namespaced::<K>(client, &key).list(&params)).await?.items)
 }
 
@@ -149,6 +173,10 @@ pub async fn dynamic<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {
     let kind = || kind.to_owned();
+    // The client escapes nothing in a name.
+    if !([&key.namespace, &key.name].into_iter().all(|part| part.is_empty() || is_dns_subdomain(part))) {
+        return Err(ApiError::Name { verb, kind: kind(), key: key.clone() });
+    }
     match tokio::time::timeout(DEADLINE, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(ApiError::Refused { verb, kind: kind(), key: key.clone(), source: Box::new(error) }),

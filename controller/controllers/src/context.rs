@@ -17,6 +17,7 @@ use crate::engine::{Cache, Cached, Queue};
 use crate::nodes::NodeFacts;
 use crate::pod::PodFacts;
 use crate::vm::revision::Revisions;
+use crate::vmi::trouble::Troubles;
 
 /// What the launcher's pods are made of.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Context {
     pub replica_sets: Cache<VirtualMachineInstanceReplicaSet>,
     /// VirtualMachinePools.
     pub pools: Cache<VirtualMachinePool>,
+    /// What keeps launchers' pods from starting.
+    pub troubles: Troubles,
     /// Launchers' pods.
     pub pods: Cache<PodFacts>,
     /// Nodes.

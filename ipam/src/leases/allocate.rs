@@ -1,7 +1,8 @@
 //! Which addresses a claim gets: those it asks for, those it has, or the first free ones of the pools.
 //!
 //! Invariants: a claim that asks again gets what it has; what one call has created is gone again when the call
-//! fails; an address that was asked for is never replaced by another.
+//! fails; an address that was asked for is never replaced by another. Quarantine keeps an address from strangers: a
+//! VM that was deleted and made again under its name gets what it asks for at once.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,8 +16,9 @@ use holdfast_api::pool::{Pool, mac_candidates};
 use holdfast_api::underlay::Subnet;
 use holdfast_net::model::MacAddr;
 use ipnetwork::IpNetwork;
+use k8s_openapi::jiff::Timestamp;
 
-use super::quarantine::{is_quarantined, quarantined, restored};
+use super::quarantine::{is_quarantined, quarantined, released_at, restored};
 use super::status::write_status;
 use super::{Lease, LeaseError, LeaseKind, LeaseStore};
 use crate::network::Addressing;
@@ -184,7 +186,16 @@ impl Call<'_> {
 
     /// Makes `lease` the claim's, if it is nobody else's.
     async fn take(&self, lease: Lease) -> Result<(), AllocateError> {
-        match self.store.create(lease).await {
+        let mut taken = self.store.create(lease.clone()).await;
+        if let Err(LeaseError::Exists(present)) = &taken
+            && is_quarantined(present)
+            && is_successor(self.request.claim, present.claim())
+        {
+            // Only the lease as it was looked at: one that was taken back in between stays. The lock is the creation.
+            self.store.delete((**present).clone()).await?;
+            taken = self.store.create(lease).await;
+        }
+        match taken {
             Ok(lease) => {
                 self.created.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
                 Ok(())
@@ -196,7 +207,7 @@ impl Call<'_> {
             Err(LeaseError::Exists(present)) => Err(AllocateError::Taken {
                 address: present.address(),
                 segment: present.segment().to_owned(),
-                quarantined: is_quarantined(&present),
+                released: released_at(&present),
                 holder: Box::new(Holder(present.claim().clone())),
             }),
             Err(error) => Err(error.into()),
@@ -228,6 +239,17 @@ impl Call<'_> {
     }
 }
 
+/// Whether a claim is of an object that was made again under the name of another that is gone. A lease is in quarantine
+/// only when its object is gone and no pod of it is left, and there is one object of a name at a time: nobody but this
+/// one can be meant by who still knows the address.
+fn is_successor(claim: &Claim, former: &Claim) -> bool {
+    let identity = |claim: &Claim| {
+        let Claim { uid: _, kind, namespace, name, network } = claim.clone();
+        (kind, namespace, name, network)
+    };
+    matches!(claim.kind.as_str(), "VirtualMachine" | "VirtualMachineInstance") && identity(claim) == identity(former)
+}
+
 fn with_prefix(address: IpAddr, subnet: &Subnet) -> IpNetwork {
     // A prefix length of the subnet is valid for each of its addresses.
     IpNetwork::new(address, subnet.cidr.prefix()).unwrap_or_else(|_| IpNetwork::from(address))
@@ -248,7 +270,7 @@ impl fmt::Display for Holder {
 #[derive(Debug, thiserror::Error)]
 pub enum AllocateError {
     /// An address that was asked for is somebody else's.
-    #[error("address {address} on segment `{segment}` is held by {holder}{}", if *.quarantined { " (released, in quarantine)" } else { "" })]
+    #[error("address {address} on segment `{segment}` is held by {holder}{}", quarantine(.released))]
     Taken {
         /// The address.
         address: String,
@@ -256,8 +278,8 @@ pub enum AllocateError {
         segment: String,
         /// Who has it.
         holder: Box<Holder>,
-        /// Whether the holder has given it up and its quarantine still runs.
-        quarantined: bool,
+        /// When the holder gave it up, where its quarantine still runs.
+        released: Option<Timestamp>,
     },
     /// An address that was asked for is not of the network.
     #[error("address {address} is in none of the subnets of network `{network}` ({})", list(.subnets))]
@@ -299,7 +321,7 @@ impl AllocateError {
     /// What to do about it.
     pub const fn class(&self) -> FailureClass {
         match self {
-            Self::Taken { quarantined: true, .. } | Self::Exhausted { .. } | Self::Store(_) => FailureClass::Retry,
+            Self::Taken { released: Some(_), .. } | Self::Exhausted { .. } | Self::Store(_) => FailureClass::Retry,
             Self::Taken { .. } => FailureClass::Conflict,
             Self::Outside { .. } | Self::Reserved { .. } | Self::Name(_) => FailureClass::Invalid,
         }
@@ -314,6 +336,10 @@ impl AllocateError {
             Self::Store(_) => "LeaseStoreFailed",
         }
     }
+}
+
+fn quarantine(released: &Option<Timestamp>) -> String {
+    released.map(|time| format!(" (released at {time:.0}, and in quarantine for a minute)")).unwrap_or_default()
 }
 
 fn list(subnets: &[IpNetwork]) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Invariants: creating a lease is the lock, whoever creates it has the address; a lease's spec never changes;
 //! a status is written by compare-and-swap on `metadata.resourceVersion`; a lease is deleted only under its
-//! UID, after its quarantine. The store decides nothing: [`allocate()`] does.
+//! UID, after its quarantine, or for who is made again under its holder's name. The store decides nothing: [`allocate()`] does.
 
 mod allocate;
 mod file;

@@ -23,6 +23,11 @@ pub fn is_quarantined(lease: &Lease) -> bool {
     condition(lease).is_some()
 }
 
+/// When the holder gave the lease up, where it has.
+pub(super) fn released_at(lease: &Lease) -> Option<Timestamp> {
+    condition(lease).map(|condition| condition.last_transition_time.0)
+}
+
 /// The lease, given up now; none where it has been already.
 pub(super) fn quarantined(mut lease: Lease) -> Option<Lease> {
     if is_quarantined(&lease) {

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use holdfast_api::names::{DNS_SUBDOMAIN, is_dns_subdomain};
 use holdfast_api::underlay::UnderlayNetworkSpec;
 use holdfast_net::model::{IfName, MacAddr};
 use ipnetwork::IpNetwork;
@@ -95,6 +96,9 @@ impl NetConf {
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
         let network: Option<String> = optional(&ours, "network")?;
+        if let Some(name) = network.as_deref().filter(|name| !is_dns_subdomain(name)) {
+            return Err(NetworkError::value("network", name, DNS_SUBDOMAIN));
+        }
         if let (Some(_), Some(key)) = (&network, spec_keys.keys().next()) {
             return Err(NetworkError::unsupported(key, "cannot stand beside `network`: the UnderlayNetwork says it"));
         }

@@ -6,6 +6,15 @@ use serde_json::{Map, Value, json};
 
 use super::PLUGIN_TYPE;
 
+/// Plugins whose interface is no way to a guest behind it, and why.
+const WITHOUT_GUESTS: &[(&str, &str)] = &[
+    ("macvlan", "which takes in frames for its own Ethernet address alone, and so none for a guest"),
+    ("ipvlan", "which has one Ethernet address for all, and so none for a guest"),
+    ("ptp", "which leads to its host and to no network"),
+    ("dummy", "which leads nowhere"),
+    ("loopback", "which leads nowhere"),
+];
+
 /// The version that a configuration without `cniVersion` is taken for; every plugin in use speaks it.
 const DEFAULT_VERSION: &str = "0.3.1";
 
@@ -124,6 +133,15 @@ impl NetworkList {
             }
         }
         self
+    }
+
+    /// The first plugin of the list, which makes its interface, and why no guest can stand behind that; none where one
+    /// can, as far as is known.
+    pub fn without_guests(&self) -> Option<(&'static str, &'static str)> {
+        let first = self.plugins.first()?;
+        // In this mode it takes in everything.
+        let passes = first["type"] == "macvlan" && first["mode"] == "passthru";
+        WITHOUT_GUESTS.iter().find(|(kind, _)| first["type"] == *kind && !passes).copied()
     }
 
     /// The plugin of the list that is ours, if one is.

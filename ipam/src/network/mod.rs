@@ -48,6 +48,8 @@ pub struct NetworkConfig {
     pub addressing: Addressing,
     /// Which bridge, which VLAN.
     pub backend: Backend,
+    /// What names the bridge, for people.
+    pub bridge_field: String,
     /// The link that leads to the wire, where it was named.
     pub uplink: Option<String>,
     /// MTU in bytes; that of the bridge where none is given.
@@ -121,8 +123,14 @@ impl NetConf {
         let addressing = self.addressing(underlay)?;
         let spec = self.spec(underlay)?;
         let (bridge, uplink) = spec.on_node(node_labels);
+        let field = if bridge == spec.bridge.as_deref() { "bridge" } else { "nodes[].bridge" };
+        let bridge_field = match &self.network {
+            Some(name) => format!("`spec.{field}` of UnderlayNetwork `{name}`"),
+            None => format!("`{field}` of network `{}`", self.name),
+        };
         Ok(NetworkConfig {
             addressing,
+            bridge_field,
             backend: backend(spec, bridge, self.bridge_gateway.as_ref())?,
             uplink: uplink.map(str::to_owned),
             mtu: spec.mtu,

@@ -49,7 +49,7 @@ fn nics_come_in_the_order_of_the_interfaces() {
     let third = interface_name("six", false);
     assert_eq!(names, [("eth0", 0, false), (second.as_str(), 1, true), (third.as_str(), 2, true)]);
     assert_eq!(all[1].capabilities(), json!({"mac": "02:00:00:00:00:01", "ips": ["192.0.2.10"]}));
-    let definitions: Vec<_> = all.iter().map(|nic| nic.definition("lab")).collect();
+    let definitions: Vec<_> = all.iter().map(|nic| nic.definition()).collect();
     assert_eq!(definitions, [None, Some(("lab", "lan")), Some(("infra", "six"))]);
 }
 
@@ -93,9 +93,32 @@ fn addresses_need_a_network_that_takes_them() {
     let list = |text| NetworkList::parse(text, "x").unwrap();
     let error = wanted[1].foreign(&list(r#"{"type":"bridge"}"#), "N `x`").unwrap_err();
     assert!(error.message.starts_with("N `x` takes no addresses"), "{error}");
-    let takes = list(r#"{"type":"macvlan","capabilities":{"ips":true}}"#);
+    let takes = list(r#"{"type":"sriov","capabilities":{"ips":true}}"#);
     assert_eq!(wanted[1].foreign(&takes, "N `x`").unwrap().lease, None);
     assert!(wanted[0].foreign(&list(r#"{"type":"bridge"}"#), "N `x`").is_ok());
+}
+
+#[test]
+fn a_network_without_guests_is_refused_before_anything_is_made() {
+    let wanted = wanted(&vmi(json!({})), None).unwrap();
+    let list = |text| NetworkList::parse(text, "x").unwrap();
+    let macvlan = list(r#"{"type":"macvlan","master":"eth0"}"#);
+    let error = wanted[1].foreign(&macvlan, "N `x`").unwrap_err();
+    assert_eq!(error.reason, "FailedAttachNetwork");
+    assert!(error.message.starts_with("N `x` is of CNI type `macvlan`"), "{error}");
+    assert!(error.message.contains("needs type `holdfast`"), "{error}");
+    assert!(wanted[0].foreign(&macvlan, "N `x`").is_ok(), "behind masquerade, nobody sees the guest's own address");
+    assert!(wanted[1].foreign(&list(r#"{"type":"macvlan","mode":"passthru"}"#), "N `x`").is_ok());
+    assert!(wanted[1].foreign(&list(r#"{"plugins":[{"type":"bridge"},{"type":"tuning"}]}"#), "N `x`").is_ok());
+}
+
+#[test]
+fn a_networks_name_that_is_none_is_refused() {
+    for name in ["../../secrets/x", "a?b=c", "x#", "a/b/c", "A"] {
+        let error = wanted(&vmi(json!({"/spec/networks/1/multus/networkName": name})), None).unwrap_err();
+        assert_eq!(error.reason, "FailedAttachNetwork");
+        assert!(error.message.starts_with(&format!("`networkName` of network `lan`: `{name}`")), "{error}");
+    }
 }
 
 #[test]

@@ -26,6 +26,14 @@ pub struct PodFacts {
     pub deleting: bool,
     /// `status.phase`.
     pub phase: String,
+    /// Why it has that phase, where the kubelet says: a CamelCase word.
+    pub reason: String,
+    /// The same as a sentence.
+    pub message: String,
+    /// Since when it is bound to its node; since when it exists where that is not told.
+    pub bound: Option<Timestamp>,
+    /// Whether any container of it was ever started.
+    pub ran: bool,
     /// `status.qosClass`.
     pub qos_class: Option<String>,
     /// Its conditions, without what tells only of time.
@@ -67,6 +75,21 @@ impl PodFacts {
         matches!(self.phase.as_str(), "Succeeded" | "Failed")
     }
 
+    /// Whether its kubelet gave it up before it started anything: it had no place for it, or no device.
+    pub fn was_refused(&self) -> bool {
+        self.phase == "Failed" && !self.ran
+    }
+
+    /// Whether it has a node, and what is to start there has not begun, for no reason that its status tells.
+    pub fn waits_on_node(&self) -> bool {
+        let quiet = match &self.compute {
+            ComputeState::Unknown => true,
+            ComputeState::Waiting { reason, .. } => is_ordinary(reason),
+            ComputeState::Running | ComputeState::Terminated { .. } => false,
+        };
+        quiet && self.node.is_some() && !self.deleting && !self.is_over()
+    }
+
     /// Whether it is ready to serve.
     pub fn is_ready(&self) -> bool {
         self.condition("Ready").is_some_and(|condition| condition.status == "True")
@@ -77,6 +100,12 @@ impl PodFacts {
         let (meta, status) = (pod.metadata, pod.status.unwrap_or_default());
         let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
         let states = status.container_statuses.unwrap_or_default();
+        let inits = status.init_container_statuses.unwrap_or_default();
+        let ran = states.iter().chain(&inits).any(|state| state.container_id.as_ref().is_some_and(|id| !id.is_empty()));
+        let conditions = status.conditions.unwrap_or_default();
+        let scheduled =
+            conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
+        let bound = scheduled.and_then(|condition| condition.last_transition_time.as_ref());
         let compute = states.iter().find(|state| state.name == COMPUTE).or_else(|| states.first());
         let strip = |condition: PodCondition| PodCondition {
             last_probe_time: None,
@@ -88,6 +117,8 @@ impl PodFacts {
         let container = spec.containers.iter().find(|container| container.name == COMPUTE).or(spec.containers.first());
         Self {
             key: Key::of(&meta),
+            bound: bound.or(meta.creation_timestamp.as_ref()).map(|time| time.0),
+            ran,
             image: container.and_then(|container| container.image.clone()),
             owner: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
             owner_name: owner.map(|owner| owner.name.clone()).unwrap_or_default(),
@@ -95,11 +126,18 @@ impl PodFacts {
             node: spec.node_name,
             deleting: meta.deletion_timestamp.is_some(),
             phase: status.phase.unwrap_or_default(),
+            reason: status.reason.unwrap_or_default(),
+            message: status.message.unwrap_or_default(),
             qos_class: status.qos_class,
-            conditions: status.conditions.unwrap_or_default().into_iter().map(strip).collect(),
+            conditions: conditions.into_iter().map(strip).collect(),
             compute: compute.and_then(|state| state.state.as_ref()).map(ComputeState::of).unwrap_or_default(),
         }
     }
+}
+
+/// Reasons for which a container waits on its ordinary way.
+pub fn is_ordinary(reason: &str) -> bool {
+    matches!(reason, "" | "ContainerCreating" | "PodInitializing")
 }
 
 impl ComputeState {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_api::kubevirt::VirtualMachineInstance;
+use holdfast_api::nad::NETWORKS_ANNOTATION;
 use holdfast_ipam::nic::{NICS_ANNOTATION, Nic, Wanted};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector, Pod, PodReadinessGate,
@@ -152,22 +153,21 @@ fn annotations(input: &Input<'_>) -> BTreeMap<String, String> {
     if !nics.is_empty() {
         annotations.insert(NICS_ANNOTATION.to_owned(), json!(nics).to_string());
     }
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
     let (default, others): (Vec<_>, Vec<_>) =
         input.nics.iter().map(|(wanted, _)| wanted).partition(|wanted| wanted.ifname.as_str() == "eth0");
-    let networks: Vec<Value> = others.into_iter().filter_map(|wanted| selection(wanted, namespace)).collect();
+    let networks: Vec<Value> = others.into_iter().filter_map(selection).collect();
     if !networks.is_empty() {
-        annotations.insert("k8s.v1.cni.cncf.io/networks".to_owned(), json!(networks).to_string());
+        annotations.insert(NETWORKS_ANNOTATION.to_owned(), json!(networks).to_string());
     }
-    if let Some((namespace, name)) = default.first().and_then(|wanted| wanted.definition(namespace)) {
+    if let Some((namespace, name)) = default.first().and_then(|wanted| wanted.definition()) {
         annotations.insert("v1.multus-cni.io/default-network".to_owned(), format!("{namespace}/{name}"));
     }
     annotations
 }
 
 /// A network as the pod's networks annotation lists it.
-fn selection(wanted: &Wanted, own: &str) -> Option<Value> {
-    let (namespace, name) = wanted.definition(own)?;
+fn selection(wanted: &Wanted) -> Option<Value> {
+    let (namespace, name) = wanted.definition()?;
     let mut selection = json!({"name": name, "namespace": namespace, "interface": wanted.ifname});
     if let (Value::Object(selection), Value::Object(asked)) = (&mut selection, wanted.capabilities()) {
         selection.extend(asked);

@@ -29,6 +29,8 @@ pub(super) enum Done {
     Wait(Timestamp),
     /// The API server understood and refused, for this reason.
     Refused(String),
+    /// The API server does not know our kinds yet, and refused for this reason.
+    Early(String),
 }
 
 /// Does one step.
@@ -92,7 +94,7 @@ async fn create_vmi(context: &Context, vm: &VirtualMachine, sizes: &Sizes, pause
         Err(why) => return Ok(Done::Refused(why)),
     };
     if let Err(error) = context.revisions.keep(&context.client, vm).await {
-        return if error.is_refusal() { Ok(Done::Refused(chain(&error))) } else { Err(error.into()) };
+        return if error.is_refusal() { Ok(denied(&error, chain(&error))) } else { Err(error.into()) };
     }
     let created = match api::create(&context.client, &vmi).await {
         Ok(created) => created,
@@ -109,7 +111,7 @@ async fn create_vmi(context: &Context, vm: &VirtualMachine, sizes: &Sizes, pause
         }
         Err(error) if error.is_refusal() => {
             let why = error.answer().map(|status| status.message.clone()).unwrap_or_default();
-            return Ok(Done::Refused(format!("Error creating virtual machine instance: {why}")));
+            return Ok(denied(&error, format!("Error creating virtual machine instance: {why}")));
         }
         Err(error) => return Err(error.into()),
     };
@@ -118,6 +120,10 @@ async fn create_vmi(context: &Context, vm: &VirtualMachine, sizes: &Sizes, pause
     let message = format!("Started the virtual machine by creating the new virtual machine instance {}", key.name);
     context.event(vm, EventType::Normal, "SuccessfulCreate", &message).await;
     Ok(Done::Step)
+}
+
+fn denied(error: &api::ApiError, why: String) -> Done {
+    if error.is_early() { Done::Early(why) } else { Done::Refused(why) }
 }
 
 /// The VMI of a VM, defaulted; whoever admits it finds nothing left to default.

@@ -28,6 +28,8 @@ use sizes::Found;
 const STEPS: usize = 8;
 /// How often what was refused is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+/// How often what was refused only because the API server has not heard of our kinds yet is tried again.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Why a VM is not as it shall be.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +86,11 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, VmErr
             Ok(Done::Refused(message)) => {
                 failure = Some(refused(&context, &vm, &message).await);
                 outcome = Outcome::After(RETRY);
+                break;
+            }
+            Ok(Done::Early(message)) => {
+                failure = Some(refused(&context, &vm, &message).await);
+                outcome = Outcome::After(SOON);
                 break;
             }
             // The cache lags behind: what changed will be told, or is looked at anew soon.

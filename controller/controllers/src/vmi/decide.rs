@@ -8,12 +8,17 @@ use holdfast_api::run_strategy::{CONTROLLER_FINALIZER, GENERATION_ANNOTATION};
 use holdfast_api::status::{self, Condition as _, is_final, is_true, phase};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::pod::{ComputeState, NODE_NAME_LABEL, POD_GRACE, PodFacts, UNPAUSED, grace};
+use crate::pod::{ComputeState, NODE_NAME_LABEL, POD_GRACE, PodFacts, UNPAUSED, grace, is_ordinary};
 
 type Condition = VirtualMachineInstanceCondition;
 
 /// How long virt-handler may take to say how a guest ended whose pod is over.
 const HANDLER_SAYS: SignedDuration = SignedDuration::from_secs(15);
+
+/// Annotation of a VMI: the UIDs of those of its pods that a kubelet gave up before it started anything.
+const REFUSED_PODS: &str = "holdfast.io/refused-pods";
+/// How many such pods there may be; the next one ends the VMI.
+const REFUSALS: usize = 5;
 
 /// A VMI's pod.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +36,8 @@ pub(super) enum Pod<'a> {
 pub(super) struct View<'a> {
     pub vmi: &'a VirtualMachineInstance,
     pub pod: Pod<'a>,
+    /// What keeps its pod from starting on its node, where that is known.
+    pub trouble: Option<&'a Told>,
     /// Nobody answers for the VMI's node.
     pub node_lost: bool,
     /// The VM that controls it is there, and lets it go as well.
@@ -41,7 +48,7 @@ pub(super) struct View<'a> {
 /// Something to tell users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
-    pub reason: &'static str,
+    pub reason: String,
     pub message: String,
 }
 
@@ -94,6 +101,7 @@ pub(super) fn decide(view: &View<'_>) -> Step {
         // A pod of that name is made once: where it was made before and is lost, making it finds it, or makes it.
         _ if matches!(phase(view.vmi), "" | "Pending") => Step::MakePod,
         Pod::NotSeen => Step::Confirm,
+        Pod::Gone if phase(view.vmi) == "Scheduling" && !refused_pods(view.vmi).is_empty() => Step::MakePod,
         Pod::Gone => lost(view),
     }
 }
@@ -138,6 +146,13 @@ fn with_pod(view: &View<'_>, pod: &PodFacts) -> Step {
     if view.node_lost {
         return unresponsive(view);
     }
+    let early = matches!(phase(view.vmi), "" | "Pending" | "Scheduling");
+    if early && pod.was_refused() {
+        let known = refused_pods(view.vmi);
+        if known.contains(&pod.uid.as_str()) || known.len() < REFUSALS {
+            return again(view, pod, &known);
+        }
+    }
     let paused = view.vmi.status.as_ref().is_some_and(|status| is_true(&status.conditions, "Paused"));
     let gate = if paused { "False" } else { "True" };
     if !pod.is_over() && !pod.deleting && pod.condition(UNPAUSED).is_none_or(|condition| condition.status != gate) {
@@ -147,6 +162,40 @@ fn with_pod(view: &View<'_>, pod: &PodFacts) -> Step {
         "" | "Pending" | "Scheduling" => starting(view, pod),
         _ => running(view, pod),
     }
+}
+
+/// The pods of a VMI that were refused so far.
+fn refused_pods(vmi: &VirtualMachineInstance) -> Vec<&str> {
+    let noted = vmi.metadata.annotations.as_ref().and_then(|all| all.get(REFUSED_PODS));
+    noted.map(|noted| noted.split(',').collect()).unwrap_or_default()
+}
+
+/// The kubelet refused the pod and has started nothing of it: that is noted first, then the pod goes, each time after
+/// twice the time, and is made again when it is gone.
+fn again(view: &View<'_>, pod: &PodFacts, known: &[&str]) -> Step {
+    if !known.contains(&pod.uid.as_str()) {
+        let mut vmi = view.vmi.clone();
+        complete_revision_name(&mut vmi);
+        let noted = [known, &[pod.uid.as_str()]].concat().join(",");
+        vmi.metadata.annotations.get_or_insert_default().insert(REFUSED_PODS.to_owned(), noted);
+        let reason = if pod.reason.is_empty() { "PodRefused".to_owned() } else { pod.reason.clone() };
+        let node = pod.node.as_deref().unwrap_or("?");
+        let message = format!("Pod was refused on node {node}, and is made again: {}", pod.message);
+        let status = vmi.status.get_or_insert_default();
+        set(status, not_running(), view.now);
+        set(status, Condition::new("Synchronized", "False", &reason, &message), view.now);
+        status::set_phase(status, "Scheduling", view.now);
+        return written(view, vmi, Some(Told { reason, message }));
+    }
+    if pod.deleting {
+        return Step::Nothing;
+    }
+    let wait = SignedDuration::from_secs(1 << known.len().saturating_sub(1).min(REFUSALS));
+    let left = wait - view.now.duration_since(pod.bound.unwrap_or(view.now)).max(SignedDuration::ZERO);
+    if left > SignedDuration::ZERO {
+        return Step::Wait(left.unsigned_abs());
+    }
+    Step::DeletePod { uid: pod.uid.clone(), grace: 0 }
 }
 
 /// Until virt-handler takes over.
@@ -170,9 +219,14 @@ fn starting(view: &View<'_>, pod: &PodFacts) -> Step {
             status::remove(&mut status.conditions, "PodScheduled");
         }
     }
-    match &pod.compute {
-        ComputeState::Waiting { reason, message } if !is_ordinary(reason) => {
+    let mut told = None;
+    match (&pod.compute, view.trouble) {
+        (ComputeState::Waiting { reason, message }, _) if !is_ordinary(reason) => {
             set(status, Condition::new("Synchronized", "False", reason, message), view.now);
+        }
+        (_, Some(trouble)) => {
+            let condition = Condition::new("Synchronized", "False", &trouble.reason, &trouble.message);
+            told = set(status, condition, view.now).then(|| trouble.clone());
         }
         _ => {
             status::remove(&mut status.conditions, "Synchronized");
@@ -194,12 +248,7 @@ fn starting(view: &View<'_>, pod: &PodFacts) -> Step {
             status::set_phase(status, "Scheduling", view.now);
         }
     }
-    written(view, vmi, None)
-}
-
-/// Reasons for which a container waits on its ordinary way.
-fn is_ordinary(reason: &str) -> bool {
-    matches!(reason, "" | "ContainerCreating" | "PodInitializing")
+    written(view, vmi, told)
 }
 
 /// From Scheduled on: virt-handler says what becomes of the guest, unless it cannot.
@@ -230,14 +279,14 @@ fn unresponsive(view: &View<'_>) -> Step {
     status.reason = Some("NodeUnresponsive".to_owned());
     set(status, not_running(), view.now);
     let message = format!("virt-handler on node {node} is not responsive, marking VMI as failed");
-    written(view, vmi, Some(Told { reason: "NodeUnresponsive", message }))
+    written(view, vmi, Some(Told { reason: "NodeUnresponsive".to_owned(), message }))
 }
 
 /// The VMI as it is where it cannot have a pod.
 pub(super) fn refused(vmi: &VirtualMachineInstance, why: &Told, now: Timestamp) -> VirtualMachineInstance {
     let mut vmi = vmi.clone();
     complete_revision_name(&mut vmi);
-    let condition = Condition::new("Synchronized", "False", why.reason, &why.message);
+    let condition = Condition::new("Synchronized", "False", &why.reason, &why.message);
     set(vmi.status.get_or_insert_default(), condition, now);
     vmi
 }
@@ -251,8 +300,9 @@ fn end(status: &mut VirtualMachineInstanceStatus, phase: &str, now: Timestamp) {
     status::set_phase(status, phase, now);
 }
 
-fn set(status: &mut VirtualMachineInstanceStatus, condition: Condition, now: Timestamp) {
-    status::set(&mut status.conditions, condition, now);
+/// Whether that changed something.
+fn set(status: &mut VirtualMachineInstanceStatus, condition: Condition, now: Timestamp) -> bool {
+    status::set(&mut status.conditions, condition, now)
 }
 
 /// The name of the revision that the VMI was made from, where whoever admitted it dropped it.

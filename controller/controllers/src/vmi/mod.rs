@@ -14,6 +14,7 @@ mod prepare;
 mod steps;
 #[cfg(test)]
 mod tests;
+pub mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,10 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, VmiEr
 async fn look(context: &Context, key: &Key) -> Result<Outcome, VmiError> {
     let mut confirmed = false;
     for _ in 0..STEPS {
-        let Some(vmi) = context.vmis.get(key) else { return Ok(Outcome::Done) };
+        let Some(vmi) = context.vmis.get(key) else {
+            context.troubles.forget(key);
+            return Ok(Outcome::Done);
+        };
         let name = key.beside(&pod_name(&vmi));
         let facts = context.pods.get(&name).filter(|pod| Some(&pod.owner) == vmi.metadata.uid.as_ref());
         let pod = match &facts {
@@ -66,11 +70,16 @@ async fn look(context: &Context, key: &Key) -> Result<Outcome, VmiError> {
             None if confirmed => Pod::Gone,
             None => Pod::NotSeen,
         };
+        let (trouble, again) = match &facts {
+            Some(pod) => trouble::of(context, key, pod).await,
+            None => (None, None),
+        };
         let now = Timestamp::now();
         let node = vmi.status.as_ref().and_then(|status| status.node_name.as_deref());
         let view = View {
             vmi: &vmi,
             pod,
+            trouble: trouble.as_ref(),
             node_lost: node.is_some_and(|node| nodes::lost(context, node, now)),
             owned: owner(&vmi).is_some_and(|vm| is_there(context, &vmi, &key.beside(&vm))),
             now,
@@ -88,11 +97,11 @@ async fn look(context: &Context, key: &Key) -> Result<Outcome, VmiError> {
             Step::Write { vmi: wanted, told } => {
                 write(context, &vmi, *wanted).await?;
                 if let Some(Told { reason, message }) = told {
-                    context.event(&*vmi, EventType::Warning, reason, &message).await;
+                    context.event(&*vmi, EventType::Warning, &reason, &message).await;
                 }
             }
             Step::Wait(wait) => return Ok(Outcome::After(wait)),
-            Step::Nothing => return Ok(Outcome::Done),
+            Step::Nothing => return Ok(again.map_or(Outcome::Done, Outcome::After)),
         }
     }
     Ok(Outcome::After(Duration::from_secs(1)))
@@ -117,7 +126,7 @@ async fn write(
 /// Says on the VMI why it has no pod, and tries again later.
 async fn refuse(context: &Context, vmi: &VirtualMachineInstance, why: Told) -> Result<Outcome, VmiError> {
     write(context, vmi, decide::refused(vmi, &why, Timestamp::now())).await?;
-    context.event(vmi, EventType::Warning, why.reason, &why.message).await;
+    context.event(vmi, EventType::Warning, &why.reason, &why.message).await;
     Ok(Outcome::Retry)
 }
 

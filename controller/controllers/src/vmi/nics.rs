@@ -39,14 +39,14 @@ pub(super) async fn take(context: &Context, vmi: &VirtualMachineInstance) -> Res
     let vm = owner(vmi).and_then(|name| context.vms.get(&key.beside(&name)));
     let mut nics = Vec::new();
     for wanted in wanted(vmi, vm.as_ref().map(|vm| &vm.metadata))? {
-        let nic = one(context, vmi, &key, &wanted).await?;
+        let nic = one(context, vmi, &wanted).await?;
         nics.push((wanted, nic));
     }
     Ok(nics)
 }
 
-async fn one(context: &Context, vmi: &VirtualMachineInstance, key: &Key, wanted: &Wanted) -> Result<Nic, Trouble> {
-    let Some((namespace, name)) = wanted.definition(&key.namespace) else {
+async fn one(context: &Context, vmi: &VirtualMachineInstance, wanted: &Wanted) -> Result<Nic, Trouble> {
+    let Some((namespace, name)) = wanted.definition() else {
         let pods = NetworkList { name: "pods".to_owned(), cni_version: String::new(), plugins: Vec::new() };
         return Ok(wanted.foreign(&pods, "the pod network")?);
     };

@@ -22,7 +22,7 @@ pub(super) enum Made {
 }
 
 fn refused(reason: &'static str, message: String) -> Made {
-    Made::Refused(Told { reason, message })
+    Made::Refused(Told { reason: reason.to_owned(), message })
 }
 
 /// Takes the addresses, and makes the pod.

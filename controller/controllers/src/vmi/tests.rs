@@ -58,7 +58,7 @@ fn pod() -> PodFacts {
 }
 
 fn at(vmi: &VirtualMachineInstance, pod: Pod<'_>, node_lost: bool) -> Step {
-    decide(&View { vmi, pod, node_lost, owned: true, now: now() })
+    decide(&View { vmi, pod, trouble: None, node_lost, owned: true, now: now() })
 }
 
 fn written(step: Step) -> VirtualMachineInstance {
@@ -122,8 +122,72 @@ fn what_hinders_the_pod_is_told_and_untold() {
 }
 
 #[test]
+fn what_only_events_tell_is_told_once_and_untold() {
+    let facts = PodFacts { node: Some("n1".into()), ..pod() };
+    let start = written(at(&vmi("Pending"), Pod::There(&facts), false));
+    let told = Told { reason: "FailedCreatePodSandBox".into(), message: "no bridge".into() };
+    let troubled = |vmi: &VirtualMachineInstance, facts: &PodFacts, trouble| {
+        decide(&View { vmi, pod: Pod::There(facts), trouble, node_lost: false, owned: true, now: now() })
+    };
+    let Step::Write { vmi: stuck, told: event } = troubled(&start, &facts, Some(&told)) else { panic!() };
+    assert_eq!(event.as_ref(), Some(&told));
+    assert_eq!(phase(&stuck), "Scheduling");
+    let condition = find(&stuck.status.as_ref().unwrap().conditions, "Synchronized").unwrap().clone();
+    assert_eq!((condition.status.as_str(), condition.message.as_deref()), ("False", Some("no bridge")));
+    assert_eq!(troubled(&stuck, &facts, Some(&told)), Step::Nothing);
+    let mended = written(troubled(&stuck, &facts, None));
+    assert!(find(&mended.status.as_ref().unwrap().conditions, "Synchronized").is_none());
+
+    assert!(facts.waits_on_node());
+    for compute in [
+        ComputeState::Running,
+        ComputeState::Terminated { at: None },
+        ComputeState::Waiting { reason: "ErrImagePull".into(), message: String::new() },
+    ] {
+        assert!(!PodFacts { compute, ..facts.clone() }.waits_on_node());
+    }
+    assert!(!PodFacts { node: None, ..facts }.waits_on_node());
+}
+
+#[test]
+fn a_pod_that_its_node_refuses_is_made_again_a_few_times() {
+    let mut vmi = written(at(&vmi("Pending"), Pod::There(&pod()), false));
+    for count in 1..=5_u32 {
+        let mut facts = PodFacts {
+            uid: format!("pod{count}"),
+            phase: "Failed".into(),
+            reason: "UnexpectedAdmissionError".into(),
+            message: "no devices".into(),
+            node: Some("n1".into()),
+            bound: Some(now()),
+            ..pod()
+        };
+        let Step::Write { vmi: noted, told } = at(&vmi, Pod::There(&facts), false) else { panic!("{count}") };
+        assert_eq!(told.unwrap().reason, "UnexpectedAdmissionError");
+        assert_eq!(phase(&noted), "Scheduling");
+        let why = find(&noted.status.as_ref().unwrap().conditions, "Synchronized").unwrap();
+        assert!(why.message.as_ref().unwrap().ends_with("no devices"));
+        assert_eq!(at(&noted, Pod::There(&facts), false), Step::Wait(Duration::from_secs(1 << (count - 1))));
+        facts.bound = Some(now() - Duration::from_secs(60));
+        let delete = Step::DeletePod { uid: facts.uid.clone(), grace: 0 };
+        assert_eq!(at(&noted, Pod::There(&facts), false), delete);
+        facts.deleting = true;
+        assert_eq!(at(&noted, Pod::There(&facts), false), Step::Nothing);
+        assert_eq!(at(&noted, Pod::NotSeen, false), Step::Confirm, "a cache is no proof");
+        assert_eq!(at(&noted, Pod::Gone, false), Step::MakePod);
+        vmi = *noted;
+    }
+    let last = PodFacts { uid: "pod6".into(), phase: "Failed".into(), ..pod() };
+    assert_eq!(phase(&written(at(&vmi, Pod::There(&last), false))), "Failed");
+    // One that started something is an end.
+    let ran = PodFacts { ran: true, ..last };
+    let fresh = self::vmi("Scheduling");
+    assert_eq!(phase(&written(at(&fresh, Pod::There(&ran), false))), "Failed");
+}
+
+#[test]
 fn what_hinders_the_vmi_is_told_once() {
-    let why = Told { reason: "AddressConflict", message: "192.0.2.1 is held by n/b".into() };
+    let why = Told { reason: "AddressConflict".into(), message: "192.0.2.1 is held by n/b".into() };
     let told = refused(&vmi("Pending"), &why, now());
     let conditions = &told.status.as_ref().unwrap().conditions;
     assert_eq!(find(conditions, "Synchronized").unwrap().reason.as_deref(), Some("AddressConflict"));
@@ -157,7 +221,7 @@ fn an_end_that_nobody_tells_is_told_after_a_while() {
     assert_eq!(phase(&written(at(&running, Pod::There(&facts), false))), "Succeeded");
     // One that never got so far was never virt-handler's.
     let starting = vmi("Scheduling");
-    facts.phase = "Failed".into();
+    (facts.phase, facts.ran) = ("Failed".into(), true);
     facts.compute = ComputeState::Terminated { at: Some(now()) };
     assert_eq!(phase(&written(at(&starting, Pod::There(&facts), false))), "Failed");
 }
@@ -217,7 +281,7 @@ fn a_vmi_without_its_vm_is_held_by_nobody() {
     let mut last = deleting(vmi("Failed"));
     let of_vm = "kubevirt.io/virtualMachineControllerFinalize";
     last.metadata.finalizers.as_mut().unwrap().push(of_vm.to_owned());
-    let go = |owned| decide(&View { vmi: &last, pod: Pod::Gone, node_lost: false, owned, now: now() });
+    let go = |owned| decide(&View { vmi: &last, pod: Pod::Gone, trouble: None, node_lost: false, owned, now: now() });
     assert_eq!(written(go(true)).metadata.finalizers.unwrap(), [of_vm]);
     assert!(written(go(false)).metadata.finalizers.unwrap().is_empty());
 }
