@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use holdfast_agent_api::cni::code;
 use holdfast_api::lease::Claim;
+use holdfast_net::kernel::WiringError;
 use holdfast_net::model::{Attachment, Backend, IfName, MacAddr, StaticRoute};
+use holdfast_net::plan::PlanError;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::call::{Call, Target};
@@ -48,10 +50,33 @@ pub(super) async fn attach(context: &Context, registry: &Registry, call: &Call) 
         Ok(_) => registry.set_outcome(&target.key, Outcome::Converged),
         Err(error) => {
             registry.drop_key(&hold, &target.key, target.id.clone())?;
-            return Err(error.into());
+            return Err(match error {
+                WiringError::Plan(PlanError::MissingOvsBridge(_) | PlanError::MissingBridge { .. }) => {
+                    no_bridge(context, call, &error).await
+                }
+                error => error.into(),
+            });
         }
     }
     Ok(record)
+}
+
+/// A network names a bridge that its node does not have: which field says so, and what the node has.
+async fn no_bridge(context: &Context, call: &Call, error: &WiringError) -> Fault {
+    let NetworkConfig { bridge_field, backend, .. } = &call.network;
+    let (kind, name, ovs) = match backend {
+        Backend::Ovs { bridge, .. } => ("OVS bridge", bridge.clone(), true),
+        Backend::LinuxBridge { bridge, .. } => ("Linux bridge", bridge.to_string(), false),
+    };
+    let there = match context.wiring.bridges(ovs).await {
+        Ok(there) if there.is_empty() => "it has none".to_owned(),
+        Ok(there) => format!("it has `{}`", there.join("`, `")),
+        // That it is missing is known anyhow.
+        Err(_) => crate::chain(error),
+    };
+    let node = &context.options.node;
+    let msg = format!("{bridge_field} is `{name}`, and node `{node}` has no {kind} of that name: {there}");
+    Fault::new(code::NODE, msg, "")
 }
 
 /// The pod's namespace; it must be one, and not the node's own.

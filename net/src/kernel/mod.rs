@@ -180,6 +180,25 @@ impl Wiring {
         })
     }
 
+    /// The names of the host's bridges, sorted: those of Open vSwitch, or the kernel's. For people who look for one.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn bridges(&self, ovs: bool) -> Result<Vec<String>, WiringError> {
+        let mut names = match &self.ovs {
+            Some(switch) if ovs => switch.bridges().await.map_err(|source| ovs_error(switch, source))?,
+            _ if ovs => Vec::new(),
+            _ => {
+                let namespace = self.enter_one(&Netns::Host).await?;
+                let observe_error =
+                    |source| WiringError::Observe { netns: Netns::Host, what: "links".to_owned(), source };
+                namespace.call(|inside| observe::bridges(&mut inside.route)).await?.map_err(observe_error)?
+            }
+        };
+        names.sort();
+        Ok(names)
+    }
+
     /// The attachments of which the host has anything, by our marks, sorted.
     ///
     /// # Errors

@@ -84,6 +84,14 @@ pub(super) fn dump_links(route: &mut Netlink) -> io::Result<Vec<LinkMessage>> {
         .collect())
 }
 
+/// The names of the namespace's bridges.
+pub(super) fn bridges(route: &mut Netlink) -> io::Result<Vec<String>> {
+    let is_bridge =
+        |message: &&LinkMessage| matches!(parse(message, &BTreeMap::new()).kind, ObservedKind::Bridge { .. });
+    let links = dump_links(route)?;
+    Ok(links.iter().filter(is_bridge).filter_map(|message| Some(name_of(message)?.to_string())).collect())
+}
+
 /// A link's name; none where it is not one that the kernel would take today.
 pub(super) fn name_of(message: &LinkMessage) -> Option<IfName> {
     message.attributes.iter().find_map(|attribute| match attribute {

@@ -88,6 +88,12 @@ impl Ovs {
         Ok(if connected { self.shared.replica().attachments() } else { BTreeSet::new() })
     }
 
+    /// The names of its bridges.
+    pub(super) async fn bridges(&self) -> Result<Vec<String>, StepError> {
+        let connected = self.connected().await?;
+        Ok(if connected { self.shared.replica().bridge_names() } else { Vec::new() })
+    }
+
     /// Adds a port, or changes the one that is there.
     pub(super) async fn set_port(
         &self,

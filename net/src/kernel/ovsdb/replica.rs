@@ -98,6 +98,11 @@ impl Replica {
         Some(state)
     }
 
+    /// The names of all bridges.
+    pub(super) fn bridge_names(&self) -> Vec<String> {
+        self.bridges.values().filter_map(|row| text(row, "name").map(str::to_owned)).collect()
+    }
+
     /// What is known of these bridges and ports.
     pub(super) fn observe(&self, bridges: &BTreeSet<String>, ports: &BTreeSet<String>) -> ObservedOvs {
         let bridges = self.bridges.values().filter_map(|row| {
