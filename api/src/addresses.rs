@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use kube::core::ObjectMeta;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
-use crate::kubevirt::Network;
+use crate::kubevirt::{Network, VirtualMachine, VirtualMachineInstance};
 
 /// Annotation of a VM or its template: the addresses that it asks for, as JSON by network name.
 pub const ADDRESSES_ANNOTATION: &str = "holdfast.io/ip-addresses";
@@ -44,6 +46,26 @@ pub fn parse_addresses(text: &str) -> Result<BTreeMap<String, Vec<IpAddr>>, Stri
         requested.insert(network.clone(), addresses?);
     }
     Ok(requested)
+}
+
+/// What a VM asks for, as its VMI says it: its own annotation and its template's, which counts where both name a
+/// network.
+pub fn asked_by(vm: &VirtualMachine) -> Option<String> {
+    let text = |meta: &ObjectMeta| meta.annotations.as_ref()?.get(ADDRESSES_ANNOTATION).cloned();
+    let (own, template) = (text(&vm.metadata), vm.spec.template.metadata.as_ref().and_then(text));
+    let (Some(first), Some(second)) = (&own, &template) else { return template.or(own) };
+    let read = |text: &String| serde_json::from_str::<Map<String, Value>>(text);
+    // One that cannot be read is told as such, of the VMI.
+    let (Ok(mut all), Ok(second)) = (read(first), read(second)) else { return template };
+    all.extend(second);
+    Some(Value::Object(all).to_string())
+}
+
+/// Whether a VM asks for other addresses now than when its VMI was made.
+pub fn changed(vm: &VirtualMachine, vmi: &VirtualMachineInstance) -> bool {
+    let started = vmi.metadata.annotations.as_ref().and_then(|all| all.get(ADDRESSES_ANNOTATION));
+    let read = |text: &String| parse_addresses(text).map_err(|_| text.clone());
+    started.map(read) != asked_by(vm).as_ref().map(read)
 }
 
 /// The refusal of addresses for a network that is not among those of the VM; none where all are.

@@ -3,6 +3,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::addresses::ADDRESSES_ANNOTATION;
 use crate::kubevirt::VirtualMachineStatus;
 
 fn at(second: i64) -> Timestamp {
@@ -468,4 +469,39 @@ fn verbs_on_a_vmi() {
         "message": format!("{prefix}VMI is already paused"),
         "details": {"group": "kubevirt.io", "kind": "virtualmachineinstance", "name": "w1"}});
     assert_eq!(body, expected);
+}
+
+#[test]
+fn other_addresses_need_a_restart() {
+    let asking = |own: Option<&str>, template: Option<&str>| {
+        let mut vm = vm("Always", json!({}));
+        let annotated = |text: &str| [(ADDRESSES_ANNOTATION.to_owned(), text.to_owned())].into();
+        vm.metadata.annotations = own.map(annotated);
+        vm.spec.template.metadata.as_mut().unwrap().annotations = template.map(annotated);
+        vm
+    };
+    let (lan, wan) = (r#"{"lan": "192.0.2.1"}"#, r#"{"wan": ["192.0.2.2"]}"#);
+    let started = build_vmi(&asking(Some(r#"{"lan": "192.0.2.9", "wan": "192.0.2.2"}"#), Some(lan)), false);
+    let asked = &started.metadata.annotations.as_ref().unwrap()[ADDRESSES_ANNOTATION];
+    assert_eq!(serde_json::from_str::<Value>(asked).unwrap(), json!({"lan": "192.0.2.1", "wan": "192.0.2.2"}));
+    for (vm, expected) in [
+        (asking(None, Some(r#"{"wan": ["192.0.2.2"], "lan": ["192.0.2.1"]}"#)), false),
+        (asking(Some(wan), Some(lan)), false),
+        (asking(Some(wan), None), true),
+        (asking(None, None), true),
+        (asking(Some(wan), Some("x")), true),
+        (asking(Some(wan), Some(r#"{"lan": "192.0.2.3"}"#)), true),
+    ] {
+        let (template, mut vmi) = (vm.spec.template.clone(), started.clone());
+        vmi.status = vmi_status("Running");
+        let observed =
+            Observed { vm: &vm, vmi: Some(&vmi), started: Some(&template), failure: None, now: at(5), jitter: 0.0 };
+        let found = crate::status::is_true(&vm_status(&observed).conditions, "RestartRequired");
+        assert_eq!(found, expected, "{vm:?}");
+    }
+    assert!(!crate::addresses::changed(&asking(None, None), &build_vmi(&asking(None, None), false)));
+}
+
+fn vmi_status(phase: &str) -> Option<crate::kubevirt::VirtualMachineInstanceStatus> {
+    vmi(phase, json!([])).status
 }

@@ -4,6 +4,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::decide::retry_time;
 use super::{RunStrategy, requests, restart_required};
+use crate::addresses::{self, ADDRESSES_ANNOTATION};
 use crate::kubevirt::{
     VirtualMachine, VirtualMachineCondition, VirtualMachineInstance, VirtualMachineInstanceCondition,
     VirtualMachineInstanceTemplateSpec, VirtualMachineStartFailure, VirtualMachineStatus, VolumeSnapshotStatus,
@@ -165,16 +166,22 @@ fn set_conditions(status: &mut VirtualMachineStatus, observed: &Observed) {
     set_restart_required(list, observed);
 }
 
-/// `RestartRequired` follows the template: it goes when the change is taken back, and when the VM
+/// `RestartRequired` follows the template, and the addresses asked for: it goes when the change is taken back, and when the VM
 /// is started anew.
 fn set_restart_required(list: &mut Vec<VirtualMachineCondition>, observed: &Observed) {
     let Some(vmi) = observed.vmi else { return };
     let Some(started) = observed.started else {
         return;
     };
-    if restart_required(started, &observed.vm.spec.template) && !is_final(vmi) {
-        let message = "a non-live-updatable field was changed in the template spec";
-        let wanted = VirtualMachineCondition::new("RestartRequired", "True", "", message);
+    let message = if restart_required(started, &observed.vm.spec.template) {
+        Some("a non-live-updatable field was changed in the template spec".to_owned())
+    } else if addresses::changed(observed.vm, vmi) {
+        Some(format!("annotation {ADDRESSES_ANNOTATION} was changed"))
+    } else {
+        None
+    };
+    if let Some(message) = message.filter(|_| !is_final(vmi)) {
+        let wanted = VirtualMachineCondition::new("RestartRequired", "True", "", &message);
         status::set(list, wanted, observed.now);
     } else if !is_final(vmi) {
         status::remove(list, "RestartRequired");
