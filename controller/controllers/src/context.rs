@@ -5,6 +5,7 @@ use std::sync::Arc;
 use holdfast_api::kubevirt::{
     VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceReplicaSet, VirtualMachinePool,
 };
+use holdfast_api::underlay::UnderlayNetwork;
 use holdfast_ipam::leases::LeaseStore;
 use holdfast_kubernetes::config::Settings;
 use holdfast_kubernetes::events::{EventType, Events};
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use crate::engine::{Cache, Cached, Queue};
 use crate::nodes::NodeFacts;
 use crate::pod::PodFacts;
+use crate::usage::{Address, Counted};
 use crate::vm::revision::Revisions;
 use crate::vmi::trouble::Troubles;
 
@@ -46,6 +48,12 @@ pub struct Context {
     pub pods: Cache<PodFacts>,
     /// Nodes.
     pub nodes: Cache<NodeFacts>,
+    /// Networks of the data centre.
+    pub underlays: Cache<UnderlayNetwork>,
+    /// Addresses that somebody has.
+    pub ip_leases: Cache<Address>,
+    /// When they were counted.
+    pub counted: Counted,
     /// virt-handler's pods.
     pub handlers: Cache<PodFacts>,
     /// Queues of the controllers.
@@ -79,6 +87,8 @@ pub struct Queues {
     pub nodes: Queue,
     /// Of who gives addresses back.
     pub leases: Queue,
+    /// Of who counts them.
+    pub usage: Queue,
 }
 
 impl Context {

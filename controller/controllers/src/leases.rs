@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::lease::Claim;
+use holdfast_api::status::find;
 use holdfast_ipam::leases::{Lease, LeaseError, LeaseKind, is_quarantined, release, sweep};
 
 use crate::api::{self, ApiError};
@@ -34,7 +35,15 @@ pub enum SweepError {
 
 /// Looks at all leases.
 pub async fn reconcile(context: Arc<Context>, _all: Key) -> Result<Outcome, SweepError> {
-    sweep(&*context.leases, QUARANTINE).await?;
+    if sweep(&*context.leases, QUARANTINE).await? > 0 {
+        // Who waits for one of them need not wait for its own next attempt.
+        let waits = |_: &Key, vmi: &VirtualMachineInstance| {
+            let conditions = vmi.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            let reason = find(conditions, "Synchronized").and_then(|condition| condition.reason.as_deref());
+            matches!(reason, Some("AddressConflict" | "AddressesExhausted"))
+        };
+        context.vmis.select(waits).iter().for_each(|vmi| context.queues.vmis.add(Key::of(&vmi.metadata)));
+    }
     let mut given_up = BTreeMap::new();
     let mut quarantined = false;
     for kind in [LeaseKind::Ip, LeaseKind::Mac] {

@@ -1,7 +1,8 @@
 //! virt-controller: Kubernetes objects to Kubernetes objects.
 //!
 //! Reading order: [`vm`] makes VMIs of VMs, [`vmi`] makes pods of VMIs and follows them, [`pod`] is what such a pod
-//! looks like (pure); [`sets`] keep numbers of either; [`nodes`] finds nodes that nobody answers for, [`leases`] gives addresses back. [`engine`] is
+//! looks like (pure); [`sets`] keep numbers of either; [`nodes`] finds nodes that nobody answers for, [`leases`] gives addresses back,
+//! [`usage`] counts them. [`engine`] is
 //! what they run on: caches that know of their own writes, and queues.
 //!
 //! Invariants: every decision is a pure function of objects; every step is safe to do twice, and is guarded by a name,
@@ -18,6 +19,7 @@ mod patch;
 mod pod;
 mod run;
 mod sets;
+mod usage;
 mod vm;
 mod vmi;
 

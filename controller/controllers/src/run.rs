@@ -10,6 +10,8 @@ use clap::Parser;
 use holdfast_api::kubevirt::{
     VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceReplicaSet, VirtualMachinePool,
 };
+use holdfast_api::lease::IPLease;
+use holdfast_api::underlay::UnderlayNetwork;
 use holdfast_kubernetes::client::{ClusterArgs, client};
 use holdfast_kubernetes::config;
 use holdfast_kubernetes::events::Events;
@@ -32,6 +34,7 @@ use crate::engine::{Cache, Key, Queue};
 use crate::metrics::Metrics;
 use crate::pod::COMPONENT_LABEL;
 use crate::sets::{self, owner_name};
+use crate::usage::{self, Address, Counted};
 use crate::{leases, nodes, vm, vmi};
 
 /// Name of the Lease that the leader holds.
@@ -150,12 +153,14 @@ struct Inboxes {
     pools: Inbox,
     nodes: Inbox,
     leases: Inbox,
+    usage: Inbox,
 }
 
 fn context(args: &Args, client: Client, settings: watch::Receiver<Arc<config::Settings>>) -> (Arc<Context>, Inboxes) {
     let ((vms, vms_in), (vmis, vmis_in)) = (Queue::new(), Queue::new());
     let ((replica_sets, sets_in), (pools, pools_in)) = (Queue::new(), Queue::new());
     let ((nodes, nodes_in), (leases, leases_in)) = (Queue::new(), Queue::new());
+    let (usage, usage_in) = Queue::new();
     let instance = Some(args.pod_name.clone());
     let context = Context {
         vms: Cache::default(),
@@ -166,7 +171,10 @@ fn context(args: &Args, client: Client, settings: watch::Receiver<Arc<config::Se
         troubles: vmi::trouble::Troubles::default(),
         nodes: Cache::default(),
         handlers: Cache::default(),
-        queues: Queues { vms, vmis, replica_sets, pools, nodes, leases },
+        underlays: Cache::default(),
+        ip_leases: Cache::default(),
+        counted: Counted::default(),
+        queues: Queues { vms, vmis, replica_sets, pools, nodes, leases, usage },
         leases: Arc::new(KubeStore::new(client.clone())),
         settings,
         events: Events::new(client.clone(), COMPONENT, instance.clone()),
@@ -182,6 +190,7 @@ fn context(args: &Args, client: Client, settings: watch::Receiver<Arc<config::Se
         pools: pools_in,
         nodes: nodes_in,
         leases: leases_in,
+        usage: usage_in,
     };
     (Arc::new(context), inboxes)
 }
@@ -266,6 +275,19 @@ async fn control(context: Arc<Context>, inboxes: Inboxes, metrics: Metrics) {
         follow_all::<Node, _>(to.client.clone(), None, known, done, changed).await;
     });
 
+    let (to, done) = (context.clone(), watched());
+    let underlays = context.underlays.clone();
+    tasks.spawn(async move {
+        let changed = |_: &Key, _: &UnderlayNetwork| to.queues.usage.add(Key::default());
+        follow_all::<UnderlayNetwork, _>(to.client.clone(), None, underlays, done, changed).await;
+    });
+    let (to, done) = (context.clone(), watched());
+    let held = context.ip_leases.clone();
+    tasks.spawn(async move {
+        let changed = |_: &Key, _: &Address| to.queues.usage.add(Key::default());
+        follow_all::<IPLease, _>(to.client.clone(), None, held, done, changed).await;
+    });
+
     // Nothing is decided before everything was seen once.
     for mut ready in ready {
         let _ = ready.wait_for(|ready| *ready).await;
@@ -282,6 +304,8 @@ async fn control(context: Arc<Context>, inboxes: Inboxes, metrics: Metrics) {
     }));
     let to = context.clone();
     tasks.spawn(work("pool", inboxes.pools, metrics.queue("pool"), move |key| sets::pool::reconcile(to.clone(), key)));
+    let to = context.clone();
+    tasks.spawn(work("usage", inboxes.usage, metrics.queue("usage"), move |key| usage::reconcile(to.clone(), key)));
     let to = context.clone();
     tasks.spawn(work("node", inboxes.nodes, metrics.queue("node"), move |key| nodes::reconcile(to.clone(), key)));
     tasks.spawn(work("lease", inboxes.leases, metrics.queue("lease"), move |key| {

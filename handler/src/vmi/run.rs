@@ -414,7 +414,7 @@ fn lost(pod: &Pod) -> FinalState {
 
 /// The NICs with those that the annotation has left out, in the order of the spec.
 fn complete(nics: Vec<Nic>, vmi: &VirtualMachineInstance) -> Result<Vec<Nic>, String> {
-    let all = wanted(vmi, None).map_err(|error| error.to_string())?;
+    let all = wanted(vmi).map_err(|error| error.to_string())?;
     let find = |name: &str| nics.iter().find(|nic| nic.interface == name).cloned();
     let bare = |interface: String, network: String, ifname| Nic { interface, network, ifname, lease: None };
     Ok(all

@@ -8,6 +8,7 @@ mod allocate;
 mod file;
 mod quarantine;
 mod status;
+mod usage;
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ pub use allocate::{AllocateError, Allocation, Holder, Request, allocate};
 pub use file::{FileStore, OpenError};
 pub use quarantine::{QUARANTINED, is_quarantined, sweep};
 pub use status::{Place, bind, release, unbind};
+pub use usage::usage;
 
 /// Label of a lease that lives and ends with a pod on this node; those of VMs have none.
 pub const NODE_LABEL: &str = "holdfast.io/node";

@@ -10,18 +10,11 @@ use kube::core::ObjectMeta;
 
 use super::NicError;
 
-/// The addresses asked for, by network. What a later object says comes before what an earlier one says.
-pub(super) fn requested<'a>(
-    objects: impl Iterator<Item = &'a ObjectMeta>,
-    networks: &[Network],
-) -> Result<BTreeMap<String, Vec<IpAddr>>, NicError> {
-    let mut requested = BTreeMap::new();
-    for meta in objects {
-        let text = meta.annotations.as_ref().and_then(|annotations| annotations.get(ADDRESSES_ANNOTATION));
-        if let Some(text) = text {
-            requested.extend(parse_addresses(text).map_err(NicError::addresses)?);
-        }
-    }
+/// The addresses that a VMI asks for, by network.
+pub(super) fn requested(vmi: &ObjectMeta, networks: &[Network]) -> Result<BTreeMap<String, Vec<IpAddr>>, NicError> {
+    let text = vmi.annotations.as_ref().and_then(|annotations| annotations.get(ADDRESSES_ANNOTATION));
+    let requested =
+        text.map(|text| parse_addresses(text)).transpose().map_err(NicError::addresses)?.unwrap_or_default();
     match stranger(requested.keys(), networks) {
         Some(message) => Err(NicError::addresses(message)),
         None => Ok(requested),

@@ -14,7 +14,6 @@ use holdfast_api::lease::Claim;
 use holdfast_api::nad::network_name;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
 use ipnetwork::IpNetwork;
-use kube::core::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -97,15 +96,14 @@ pub struct Wanted {
     pub vm_owned: bool,
 }
 
-/// The NICs that a VMI asks for, in the order of its interfaces. `vm` is its VM's metadata, whose annotation counts
-/// where the VMI's own says nothing.
+/// The NICs that a VMI asks for, in the order of its interfaces.
 ///
 /// # Errors
 /// [`NicError`] where an address or the name of a network cannot be one.
-pub fn wanted(vmi: &VirtualMachineInstance, vm: Option<&ObjectMeta>) -> Result<Vec<Wanted>, NicError> {
+pub fn wanted(vmi: &VirtualMachineInstance) -> Result<Vec<Wanted>, NicError> {
     let networks = &vmi.spec.networks;
     let own = vmi.metadata.namespace.as_deref().unwrap_or_default();
-    let mut requested = addresses::requested(vm.into_iter().chain([&vmi.metadata]), networks)?;
+    let mut requested = addresses::requested(&vmi.metadata, networks)?;
     let mut all = Vec::new();
     for interface in &vmi.spec.domain.devices.interfaces {
         let network = networks.iter().find(|network| network.name == interface.name);

@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
 use holdfast_api::kubevirt::VirtualMachineInstance;
-use kube::core::ObjectMeta;
 use serde_json::json;
 
 use super::*;
@@ -27,9 +26,8 @@ fn vmi(extra: Value) -> VirtualMachineInstance {
     serde_json::from_value(object).unwrap()
 }
 
-fn annotated(text: &str) -> ObjectMeta {
-    let annotations = [(ADDRESSES_ANNOTATION.to_owned(), text.to_owned())].into();
-    ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() }
+fn annotate(vmi: &mut VirtualMachineInstance, text: &str) {
+    vmi.metadata.annotations = Some([(ADDRESSES_ANNOTATION.to_owned(), text.to_owned())].into());
 }
 
 #[test]
@@ -41,9 +39,9 @@ fn interfaces_are_named_as_in_pods() {
 
 #[test]
 fn nics_come_in_the_order_of_the_interfaces() {
-    let vmi = vmi(json!({"/spec/domain/devices/interfaces/1/macAddress": "02-00-00-00-00-01"}));
-    let vm = annotated(r#"{"lan":"192.0.2.10","six":["192.0.2.11/24","2001:db8::1"]}"#);
-    let all = wanted(&vmi, Some(&vm)).unwrap();
+    let mut vmi = vmi(json!({"/spec/domain/devices/interfaces/1/macAddress": "02-00-00-00-00-01"}));
+    annotate(&mut vmi, r#"{"lan":"192.0.2.10","six":["192.0.2.11/24","2001:db8::1"]}"#);
+    let all = wanted(&vmi).unwrap();
     let names: Vec<_> = all.iter().map(|nic| (nic.ifname.as_str(), nic.ips.len(), nic.vm_owned)).collect();
     let second = interface_name("lan", false);
     let third = interface_name("six", false);
@@ -54,16 +52,6 @@ fn nics_come_in_the_order_of_the_interfaces() {
 }
 
 #[test]
-fn the_templates_wish_comes_first() {
-    let mut vmi = vmi(json!({}));
-    vmi.metadata.annotations = annotated(r#"{"six":"192.0.2.3"}"#).annotations;
-    let vm = annotated(r#"{"lan":"192.0.2.1","six":"192.0.2.2"}"#);
-    let all = wanted(&vmi, Some(&vm)).unwrap();
-    assert_eq!(all[1].ips, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
-    assert_eq!(all[2].ips, ["192.0.2.3".parse::<IpAddr>().unwrap()]);
-}
-
-#[test]
 fn what_cannot_be_read_is_named_with_an_example() {
     for (text, word) in [
         ("x", "cannot be read"),
@@ -71,7 +59,9 @@ fn what_cannot_be_read_is_named_with_an_example() {
         ("[1]", "cannot"),
         (r#"{"wan":"192.0.2.1"}"#, "names network `wan`; the networks of the VM are default, lan, six, gone"),
     ] {
-        let error = wanted(&vmi(json!({})), Some(&annotated(text))).unwrap_err();
+        let mut vmi = vmi(json!({}));
+        annotate(&mut vmi, text);
+        let error = wanted(&vmi).unwrap_err();
         assert_eq!(error.reason, "AddressInvalid");
         assert!(error.message.contains(word), "{error}");
     }
@@ -80,7 +70,7 @@ fn what_cannot_be_read_is_named_with_an_example() {
 #[test]
 fn only_addresses_that_a_nic_can_have_are_taken() {
     for text in ["01:00:5e:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "02:00"] {
-        let error = wanted(&vmi(json!({"/spec/domain/devices/interfaces/1/macAddress": text})), None).unwrap_err();
+        let error = wanted(&vmi(json!({"/spec/domain/devices/interfaces/1/macAddress": text}))).unwrap_err();
         assert_eq!(error.reason, "FailedAttachNetwork");
         let begin = format!("`macAddress` `{text}` of interface `lan`: must be a");
         assert!(error.message.starts_with(&begin), "{error}");
@@ -89,7 +79,9 @@ fn only_addresses_that_a_nic_can_have_are_taken() {
 
 #[test]
 fn addresses_need_a_network_that_takes_them() {
-    let wanted = wanted(&vmi(json!({})), Some(&annotated(r#"{"lan":"192.0.2.1"}"#))).unwrap();
+    let mut vmi = vmi(json!({}));
+    annotate(&mut vmi, r#"{"lan":"192.0.2.1"}"#);
+    let wanted = wanted(&vmi).unwrap();
     let list = |text| NetworkList::parse(text, "x").unwrap();
     let error = wanted[1].foreign(&list(r#"{"type":"bridge"}"#), "N `x`").unwrap_err();
     assert!(error.message.starts_with("N `x` takes no addresses"), "{error}");
@@ -100,7 +92,7 @@ fn addresses_need_a_network_that_takes_them() {
 
 #[test]
 fn a_network_without_guests_is_refused_before_anything_is_made() {
-    let wanted = wanted(&vmi(json!({})), None).unwrap();
+    let wanted = wanted(&vmi(json!({}))).unwrap();
     let list = |text| NetworkList::parse(text, "x").unwrap();
     let macvlan = list(r#"{"type":"macvlan","master":"eth0"}"#);
     let error = wanted[1].foreign(&macvlan, "N `x`").unwrap_err();
@@ -115,7 +107,7 @@ fn a_network_without_guests_is_refused_before_anything_is_made() {
 #[test]
 fn a_networks_name_that_is_none_is_refused() {
     for name in ["../../secrets/x", "a?b=c", "x#", "a/b/c", "A"] {
-        let error = wanted(&vmi(json!({"/spec/networks/1/multus/networkName": name})), None).unwrap_err();
+        let error = wanted(&vmi(json!({"/spec/networks/1/multus/networkName": name}))).unwrap_err();
         assert_eq!(error.reason, "FailedAttachNetwork");
         assert!(error.message.starts_with(&format!("`networkName` of network `lan`: `{name}`")), "{error}");
     }

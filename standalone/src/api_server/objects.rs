@@ -2,9 +2,8 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use holdfast_api::pool::Pool;
-use holdfast_api::underlay::{AddressUsage, UnderlayNetwork};
-use holdfast_ipam::leases::{LeaseKind, is_quarantined};
+use holdfast_api::underlay::UnderlayNetwork;
+use holdfast_ipam::leases::{Lease, LeaseKind, usage};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json as value};
 
@@ -52,14 +51,12 @@ async fn shown(host: &Host, kind: Kind, object: &Value) -> Result<Value, Box<Sta
         && let Ok(mut network) = serde_json::from_value::<UnderlayNetwork>(object.clone())
     {
         let leases = host.leases.list(LeaseKind::Ip).await.map_err(|error| internal(&chain(&error)))?;
-        let name = network.metadata.name.clone().unwrap_or_default();
-        let segment = network.spec.segment(&name).to_owned();
-        let used = leases.iter().filter(|lease| lease.segment() == segment && !is_quarantined(lease)).count();
-        let total = network.spec.subnets.iter().fold(0_u128, |sum, subnet| sum.saturating_add(Pool::of(subnet).len()));
-        network.status.get_or_insert_default().addresses = Some(AddressUsage {
-            total: i64::try_from(total).unwrap_or(i64::MAX),
-            used: i64::try_from(used).unwrap_or(i64::MAX),
+        let held = leases.iter().filter_map(|lease| match lease {
+            Lease::Ip(lease) => Some((lease.spec.segment.as_str(), lease.spec.address)),
+            Lease::Mac(_) => None,
         });
+        let used = usage(&network, held);
+        network.status.get_or_insert_default().addresses = Some(used);
         object = serde_json::to_value(network).map_err(|error| internal(&error.to_string()))?;
     }
     Ok(object)

@@ -1,6 +1,6 @@
 //! The networks of a VMI's NICs, found among the host's objects, and the addresses that the NICs hold there.
 
-use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
+use holdfast_api::kubevirt::VirtualMachineInstance;
 use holdfast_api::nad::NetworkAttachmentDefinition;
 use holdfast_api::underlay::{UnderlayNetwork, conflict};
 use holdfast_ipam::network::resolve;
@@ -27,9 +27,8 @@ pub struct Planned {
 /// Plans the NICs of a VMI in the order of its interfaces, and takes their leases. A lease that was taken stays
 /// taken when a later one fails: it is the VM's, and the next attempt finds it.
 pub async fn plan(host: &Host, vmi: &VirtualMachineInstance) -> Result<Vec<Planned>, SetupError> {
-    let vm = owner(vmi).and_then(|name| host.store.read::<VirtualMachine>(namespace(vmi), &name));
     let mut planned = Vec::new();
-    for nic in wanted(vmi, vm.as_ref().map(|vm| &vm.metadata))? {
+    for nic in wanted(vmi)? {
         planned.push(one(host, vmi, &nic).await?);
     }
     Ok(planned)
@@ -100,16 +99,6 @@ fn refused(errors: &FileErrors, key: &Key) -> Result<(), SetupError> {
     };
     let message = format!("{} `{full}` was refused: {text} (in `{file}` of the manifests folder)", key.kind);
     Err(SetupError::new("FailedAttachNetwork", message))
-}
-
-/// Name of the VM that a VMI belongs to.
-fn owner(vmi: &VirtualMachineInstance) -> Option<String> {
-    let owners = vmi.metadata.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.name.clone())
-}
-
-fn namespace(vmi: &VirtualMachineInstance) -> &str {
-    vmi.metadata.namespace.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn plain() -> Value {
 fn pod(vmi: &VirtualMachineInstance, emulation: bool) -> Value {
     let bare = r#"{"type": "bridge"}"#;
     let list = holdfast_ipam::network::NetworkList::parse(bare, "x").unwrap();
-    let nics: Vec<_> = wanted(vmi, None)
+    let nics: Vec<_> = wanted(vmi)
         .unwrap()
         .into_iter()
         .map(|wanted| {

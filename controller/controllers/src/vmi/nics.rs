@@ -12,9 +12,7 @@ use holdfast_ipam::nic::{Nic, NicError, Wanted, claim, wanted};
 use holdfast_kubernetes::chain;
 use kube::Api;
 
-use super::owner;
 use crate::context::Context;
-use crate::engine::Key;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -35,10 +33,8 @@ impl From<NicError> for Trouble {
 /// The NICs of a VMI in the order of its interfaces, each as it is asked for and with what it holds. A lease that was
 /// taken stays taken when a later one fails: it is the VM's, and the next attempt finds it.
 pub(super) async fn take(context: &Context, vmi: &VirtualMachineInstance) -> Result<Vec<(Wanted, Nic)>, Trouble> {
-    let key = Key::of(&vmi.metadata);
-    let vm = owner(vmi).and_then(|name| context.vms.get(&key.beside(&name)));
     let mut nics = Vec::new();
-    for wanted in wanted(vmi, vm.as_ref().map(|vm| &vm.metadata))? {
+    for wanted in wanted(vmi)? {
         let nic = one(context, vmi, &wanted).await?;
         nics.push((wanted, nic));
     }
