@@ -8,6 +8,7 @@ mod failure;
 mod fencing;
 mod machine;
 mod meta_plugin;
+mod networks;
 mod rbac;
 mod replays;
 mod streams;

@@ -1,0 +1,106 @@
+//! Networks as their users meet them: what keeps a VM off one is told on the VM; an address comes back with its VM; how
+//! full a network is.
+
+use std::time::{Duration, Instant};
+
+use holdfast_cluster_tests::api::conditions;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::world::{LONG, World, is_true, vm};
+
+/// Shorter than a quarantine.
+const AT_ONCE: Duration = Duration::from_secs(45);
+const UNDERLAYS: &str = "/apis/holdfast.io/v1alpha1/underlaynetworks";
+
+/// A NetworkAttachmentDefinition of this configuration.
+async fn definition(world: &World, name: &str, config: &Value) {
+    let nad = json!({"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+        "metadata": {"name": name}, "spec": {"config": config.to_string()}});
+    world.post("k8s.cni.cncf.io/v1", "network-attachment-definitions", &nad).await;
+}
+
+/// A VM that is on a network of that name beside the pod network.
+fn on(network: &str) -> Value {
+    let mut vm = vm(network, "192.0.2.1");
+    let template = &mut vm["spec"]["template"];
+    template["metadata"].as_object_mut().unwrap().remove("annotations");
+    template["spec"]["networks"][1]["multus"]["networkName"] = json!(network);
+    vm
+}
+
+/// The condition of a VM that says why it does not start.
+async fn told(world: &World, name: &str, reason: &str) -> String {
+    let says = |object: &Value| conditions(object).get("Synchronized").is_some_and(|told| told["reason"] == reason);
+    let vmi = world.until_vmi(name, &format!("is told of {reason}"), says).await;
+    let path = world.path("kubevirt.io/v1", &format!("virtualmachines/{name}"));
+    let look = async || Ok(world.api.get(&path).await?.filter(says));
+    world.api.until("its VM says the same", LONG, look).await.unwrap();
+    conditions(&vmi)["Synchronized"]["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn what_keeps_a_vm_off_a_network_is_told() {
+    let world = World::new("untold").await;
+    let path = format!("{UNDERLAYS}/test-nobridge");
+    world.api.delete(&path).await.unwrap();
+    let underlay = json!({"apiVersion": "holdfast.io/v1alpha1", "kind": "UnderlayNetwork",
+        "metadata": {"name": "test-nobridge"}, "spec": {"backend": "ovs", "bridge": "br-none", "datapath": "netdev"}});
+    world.api.call(Method::POST, UNDERLAYS, &underlay).await.unwrap().ok().unwrap();
+    definition(&world, "nobridge", &json!({"cniVersion": "1.0.0", "type": "holdfast", "network": "test-nobridge"}))
+        .await;
+    definition(&world, "macvlan", &json!({"cniVersion": "1.0.0", "type": "macvlan", "master": "eth0"})).await;
+    for network in ["nobridge", "macvlan"] {
+        world.post("kubevirt.io/v1", "virtualmachines", &on(network)).await;
+    }
+    // The kubelet says it, in an event of the pod.
+    let message = told(&world, "nobridge", "FailedCreatePodSandBox").await;
+    for part in ["`spec.bridge` of UnderlayNetwork `test-nobridge` is `br-none`", "`br-lan`"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    // What no guest can be on is known before there is a pod.
+    let message = told(&world, "macvlan", "FailedAttachNetwork").await;
+    assert!(message.contains("of CNI type `macvlan`") && message.contains("`holdfast`"), "{message}");
+    assert!(world.pod("macvlan").await.is_none());
+    world.remove().await;
+    world.api.delete(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_vm_that_is_made_again_has_its_address_at_once() {
+    let world = World::new("again").await;
+    let address = "192.0.2.177";
+    let mut vm = vm("again", address);
+    vm["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][1]["macAddress"] = json!("02:00:00:00:01:77");
+    let path = world.path("kubevirt.io/v1", "virtualmachines/again");
+    let used = async || -> anyhow::Result<i64> {
+        let lan = world.api.get(&format!("{UNDERLAYS}/lan")).await?.unwrap_or_default();
+        let usage = &lan["status"]["addresses"];
+        assert!(usage["total"].is_null() || usage["total"] == 100, "{usage}");
+        Ok(usage["used"].as_i64().unwrap_or_default())
+    };
+
+    world.post("kubevirt.io/v1", "virtualmachines", &vm).await;
+    world.until_vmi("again", "runs", |vmi| is_true(vmi, "Ready")).await;
+    let counted = async || Ok((used().await? > 0).then_some(()));
+    world.api.until("its address is counted", LONG, counted).await.unwrap();
+
+    // Another address is for the next start.
+    let asked = json!({"holdfast.io/ip-addresses": json!({"lan": "192.0.2.178"}).to_string()});
+    let change = json!({"spec": {"template": {"metadata": {"annotations": asked}}}});
+    world.api.call(Method::PATCH, &path, &change).await.unwrap().ok().unwrap();
+    let restart = async || Ok(world.api.get(&path).await?.filter(|vm| is_true(vm, "RestartRequired")));
+    world.api.until("the VM asks for a restart", LONG, restart).await.unwrap();
+
+    world.api.delete(&path).await.unwrap();
+    let begin = Instant::now();
+    world.post("kubevirt.io/v1", "virtualmachines", &vm).await;
+    world.until_vmi("again", "runs once more", |vmi| is_true(vmi, "Ready")).await;
+    assert!(begin.elapsed() < AT_ONCE, "it took {:?}", begin.elapsed());
+    let leases = world.api.get("/apis/holdfast.io/v1alpha1/ipleases").await.unwrap().unwrap();
+    let all = leases["items"].as_array().unwrap();
+    let lease = all.iter().find(|lease| lease["spec"]["address"] == address).unwrap();
+    let vm = world.api.get(&path).await.unwrap().unwrap();
+    assert_eq!(lease["spec"]["claim"]["uid"], vm["metadata"]["uid"]);
+    world.remove().await;
+}
