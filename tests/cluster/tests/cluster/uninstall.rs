@@ -81,6 +81,11 @@ async fn the_cluster_is_as_it_was() {
     assert!(!objects().await.is_empty() && !marks(api).await.is_empty() && all_files().await.len() > 4);
     let before = api.get(&format!("{KUBEVIRT}/kubevirt")).await.unwrap().unwrap();
 
+    // In the wrong order nothing happens, and the right one is told.
+    for object in ["namespace/kubevirt", "crd/kubevirts.kubevirt.io"] {
+        let error = run_for(LONG, "kubectl", &["delete", object, "--wait=false"]).await.unwrap_err();
+        assert!(error.contains("`kubectl -n kubevirt delete kubevirt kubevirt`"), "{object}: {error}");
+    }
     let delete = ["-n", "kubevirt", "delete", "kv", "kubevirt", "--timeout=240s"];
     run_for(INSTALLATION, "kubectl", &delete).await.unwrap();
     let operator = Path::new(env!("CARGO_MANIFEST_DIR")).join(OPERATOR).display().to_string();
