@@ -201,3 +201,39 @@ async fn call<K: Object, T>(
 ) -> Result<T, ApiError> {
     dynamic(verb, &K::kind(&()), key, request).await
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    async fn answered(key: Key, result: kube::Result<()>) -> ApiError {
+        dynamic("get", "Thing", &key, async { result }).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn what_is_no_name_comes_into_no_url() {
+        for name in ["../../secrets/x", "a?watch=1", "a#", "a/b", "..", "A"] {
+            for key in [Key::new("n", name), Key::new(name, "a")] {
+                let error = answered(key, Ok(())).await;
+                assert!(matches!(error, ApiError::Name { .. }) && error.is_refusal(), "{name}: {error}");
+            }
+        }
+        for key in [Key::new("", "a.b"), Key::new("n", "")] {
+            assert!(dynamic("get", "Thing", &key, async { Ok(()) }).await.is_ok(), "{key}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_does_not_know_a_kind_yet_is_asked_again_soon() {
+        let refused = |message: &str| {
+            let status = Status::failure(message, "Forbidden").with_code(403);
+            answered(Key::new("n", "a"), Err(kube::Error::Api(status.boxed())))
+        };
+        let words = "cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion \
+                     kubevirt.io/v1 Kind VirtualMachine: no matches for kind";
+        assert!(refused(words).await.is_early());
+        let never = refused("exceeded quota").await;
+        assert!(!never.is_early() && never.is_refusal());
+    }
+}
