@@ -14,10 +14,16 @@ pub fn is_dns_label(text: &str) -> bool {
 /// What is valid where [`is_dns_subdomain`] says no.
 pub const DNS_SUBDOMAIN: &str = "a DNS subdomain (lower-case letters, digits, `-` and `.`, at most 253; each part begins and ends with a letter or digit)";
 
-/// Whether `text` is a DNS subdomain (RFC 1123), as the name of most objects is: labels with `.` between them, 253
-/// characters at most. What is none names nothing, and must not come into a URL, which it might turn into another one.
+/// Whether `text` is a DNS subdomain (RFC 1123) as Kubernetes takes it for the name of most objects: parts with `.`
+/// between them, of any length each, 253 characters at most in all. What is none names nothing, and must not come into
+/// a URL, which it might turn into another one.
 pub fn is_dns_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_dns_label)
+    let end = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let is_part = |part: &str| {
+        let bytes = part.as_bytes();
+        end(bytes.first()) && end(bytes.last()) && bytes.iter().all(|b| end(Some(b)) || *b == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(is_part)
 }
 
 /// What is valid where [`is_interface_name`] says no.
@@ -65,7 +71,8 @@ mod tests {
     #[test]
     fn subdomains() {
         assert!(is_dns_subdomain("a") && is_dns_subdomain("a-1.b.c"));
-        for bad in ["", ".", "a.", ".a", "a..b", "../a", "a/b", "a?x", "a#", "A", "a%2fb", &"a.".repeat(127)] {
+        assert!(is_dns_subdomain(&"x".repeat(253)), "only a label has 63 characters at most");
+        for bad in ["", ".", "a.", ".a", "a..b", "../a", "a/b", "a?x", "a#", "A", "a%2fb", &"x".repeat(254)] {
             assert!(!is_dns_subdomain(bad), "{bad}");
         }
     }
