@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_api::names::is_dns_subdomain;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Status;
+use kube::core::{Request, Status};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -102,9 +102,35 @@ impl ApiError {
 }
 
 /// Creates an object.
+///
+/// The API server keeps the data of a ControllerRevision as it came, but writes it in its own way with each change of
+/// the object. Where that is another text it takes the data for changed, and refuses: then nobody could take away the
+/// object's owner, and a VM that is to leave its VMI behind would never go. So it comes in the API server's way.
 pub async fn create<K: Object>(client: &Client, object: &K) -> Result<K, ApiError> {
     let key = Key::of(object.meta());
-    call::<K, _>("create", &key, namespaced::<K>(client, &key).create(&PostParams::default(), object)).await.map(lean)
+    let create = async {
+        let text = serde_json::to_string(object).map_err(kube::Error::SerdeError)?;
+        let request = Request::new(K::url_path(&(), Some(&key.namespace)));
+        let request = request.create(&PostParams::default(), as_go_writes(&text).into_bytes());
+        client.request::<K>(request.map_err(kube::Error::BuildRequest)?).await
+    };
+    call::<K, _>("create", &key, create).await.map(lean)
+}
+
+/// JSON as Go's encoder writes it. What it escapes is in strings only.
+fn as_go_writes(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' => text.push_str("\\u003c"),
+            '>' => text.push_str("\\u003e"),
+            '&' => text.push_str("\\u0026"),
+            '\u{2028}' => text.push_str("\\u2028"),
+            '\u{2029}' => text.push_str("\\u2029"),
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 /// Gets an object, if there is one, as it is and not as a cache has it.
@@ -206,6 +232,14 @@ async fn call<K: Object, T>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_go_escapes_is_escaped_and_means_the_same() {
+        let value = serde_json::json!({"data": "a <b> && \u{2028}\u{2029} \"\\\" é"});
+        let text = as_go_writes(&value.to_string());
+        assert_eq!(text, r#"{"data":"a \u003cb\u003e \u0026\u0026 \u2028\u2029 \"\\\" é"}"#);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
 
     async fn answered(key: Key, result: kube::Result<()>) -> ApiError {
         dynamic("get", "Thing", &key, async { result }).await.unwrap_err()

@@ -72,7 +72,8 @@ const WAYS: [&[&str]; 6] = [
 fn machine(order: &mut Order, name: &str) -> Value {
     let mut machine = if order.below(2) == 0 { plain_vm(name) } else { vm(name, "") };
     let template = &mut machine["spec"]["template"];
-    template["metadata"]["annotations"] = json!({});
+    // With what the API server escapes when it writes a revision of this anew.
+    template["metadata"]["annotations"] = json!({"note": "a < b && b > c"});
     let spec = &mut template["spec"];
     spec["volumes"] = json!([]);
     spec["domain"]["devices"]["disks"] = json!([]);
