@@ -122,7 +122,7 @@ impl Publisher {
             self.beat_at = Instant::now() + BEAT;
         }
         if let Some(patch) = condition(&node, verdict, Timestamp::now()) {
-            tracing::info!(ready = verdict.is_good(), "{}", verdict.message());
+            tracing::info!(ready = verdict.is_good(), "{}", verdict.message().replace('\n', "; "));
             node = within(ANSWER, self.patch_status(patch)).await?;
         }
         self.node = Some(node);
