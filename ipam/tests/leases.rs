@@ -19,7 +19,7 @@ use serde_json::json;
 
 fn network() -> Addressing {
     let config = json!({
-        "cniVersion": "1.1.0", "name": "lab", "type": "holdfast", "backend": "linux-bridge", "bridge": "br0",
+        "cniVersion": "1.1.0", "name": "lab", "segment": "lab", "type": "holdfast", "backend": "linux-bridge", "bridge": "br0",
         "subnets": [
             {"cidr": "192.0.2.0/24", "gateway": "192.0.2.1", "ranges": [{"start": "192.0.2.10", "end": "192.0.2.13"}],
              "exclude": ["192.0.2.200/32"]},

@@ -38,12 +38,12 @@ pub fn unserved(spec: &UnderlayNetworkSpec) -> impl Iterator<Item = (&'static st
     .filter_map(|(asked, field, message)| asked.then_some((field, message)))
 }
 
-/// Everything that is wrong with a network of that name: the field (below `at`, which may be empty), its value, and
-/// what would be valid. Empty for a network that can be used.
+/// Everything that is wrong with a network whose segment is `name` where it gives none: the field (below `at`, which is
+/// empty for an inline configuration), its value, and what would be valid. Empty for a network that can be used.
 pub fn problems_of(name: &str, spec: &UnderlayNetworkSpec, at: &str) -> Vec<StatusCause> {
     let mut found = Found { at: at.to_owned(), causes: Vec::new() };
-    segment(name, spec, &mut found);
     links(spec, &mut found);
+    segment(name, spec, &mut found);
     if let Some(vlan) = &spec.vlan {
         vlans(vlan, &mut found);
     }
@@ -94,16 +94,23 @@ impl Found {
 
 fn segment(name: &str, spec: &UnderlayNetworkSpec, found: &mut Found) {
     let segment = spec.segment(name);
-    if !is_segment(segment) {
-        let message = format!(
-            "`{segment}` names no segment: a DNS subdomain of at most {MAX_SEGMENT} characters does (lower-case letters, digits, `-` and `.`)"
-        );
-        // Without a segment of its own the network's name is the segment, and that is not part of the spec.
-        let at_root = found.at.is_empty();
-        match &spec.segment {
-            Some(_) => found.add("segment", message),
-            None if at_root => found.put("name".to_owned(), message),
-            None => found.put("metadata.name".to_owned(), message),
+    if is_segment(segment) {
+        return;
+    }
+    let valid =
+        format!("a DNS subdomain of at most {MAX_SEGMENT} characters does (lower-case letters, digits, `-` and `.`)");
+    // Without a segment of its own the network's name is the segment, and that is not part of the spec; an inline
+    // configuration's follows from its bridge.
+    match &spec.segment {
+        Some(_) => found.add("segment", format!("`{segment}` names no segment: {valid}")),
+        None if !found.at.is_empty() => {
+            found.put("metadata.name".to_owned(), format!("`{segment}` names no segment: {valid}"));
+        }
+        None if segment.is_empty() => {
+            found.add("segment", "is needed, as there is not one bridge for all nodes to name it after".to_owned());
+        }
+        None => {
+            found.add("segment", format!("is needed, as `{segment}`, after the bridge, names no segment: {valid}"));
         }
     }
 }

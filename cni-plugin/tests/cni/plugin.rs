@@ -84,6 +84,7 @@ pub fn config(host: &Host, version: &str, backend: &str) -> Value {
     json!({
         "cniVersion": version,
         "name": "lab",
+        "segment": "lab",
         "type": "holdfast",
         "agentSocket": host.socket(),
         "backend": backend,

@@ -8,10 +8,12 @@ mod conf;
 mod folder;
 mod list;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use holdfast_api::underlay::{Backend as BackendKind, Datapath, Dhcp, Subnet, UnderlayNetwork, UnderlayNetworkSpec};
+use holdfast_api::underlay::{
+    Backend as BackendKind, Datapath, Dhcp, Subnet, UnderlayNetwork, UnderlayNetworkSpec, conflict,
+};
 use holdfast_net::model::{Backend, BridgeGateway, Delivery, IfName, StaticRoute, Vlan};
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
@@ -145,15 +147,41 @@ impl NetConf {
     /// [`NetworkError`].
     pub fn addressing(&self, underlay: Option<&UnderlayNetwork>) -> Result<Addressing, NetworkError> {
         let spec = self.spec(underlay)?;
-        let segment_default = self.network.as_ref().unwrap_or(&self.name);
-        check::spec(segment_default, spec, if self.network.is_some() { "spec" } else { "" })?;
+        let (default, at) = match &self.network {
+            Some(network) => (network.clone(), "spec"),
+            None => (wire(spec), ""),
+        };
+        check::spec(&default, spec, at)?;
         Ok(Addressing {
             name: self.name.clone(),
             underlay: self.network.clone(),
-            segment: spec.segment(segment_default).to_owned(),
+            segment: spec.segment(&default).to_owned(),
             subnets: spec.subnets.clone(),
             dhcp: spec.dhcp.clone(),
         })
+    }
+
+    /// Refuses an inline configuration that would give out addresses of one of these UnderlayNetworks once more.
+    ///
+    /// # Errors
+    /// [`NetworkError`] names the UnderlayNetwork, and what to set.
+    pub fn beside<'a>(
+        &self,
+        addressing: &Addressing,
+        underlays: impl IntoIterator<Item = &'a UnderlayNetwork>,
+    ) -> Result<(), NetworkError> {
+        if self.network.is_some() {
+            return Ok(());
+        }
+        let spec = UnderlayNetworkSpec { segment: Some(addressing.segment.clone()), ..self.inline.clone() };
+        // Without a name: that of a NetworkAttachmentDefinition may be an UnderlayNetwork's, and is not its earlier state.
+        match conflict(&UnderlayNetwork::new("", spec), underlays) {
+            Some(cause) => {
+                let message = cause.message.unwrap_or_default();
+                Err(NetworkError::Decode { path: "segment".to_owned(), message })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The UnderlayNetwork's spec, or what stands in its place.
@@ -163,6 +191,18 @@ impl NetConf {
             (Some(name), None) => Err(NetworkError::Missing(name.clone())),
             (None, _) => Ok(&self.inline),
         }
+    }
+}
+
+/// The segment of an inline configuration that gives none: the wire that it leads to, so that all networks there give
+/// out an address once. Empty where nodes differ in their bridge.
+fn wire(spec: &UnderlayNetworkSpec) -> String {
+    let bridges: BTreeSet<&str> =
+        spec.nodes.iter().flat_map(|node| &node.bridge).chain(&spec.bridge).map(String::as_str).collect();
+    let Some(bridge) = bridges.first().filter(|_| bridges.len() == 1) else { return String::new() };
+    match spec.vlan.as_ref().and_then(|vlan| vlan.access) {
+        Some(id) => format!("{bridge}.vlan{id}"),
+        None => (*bridge).to_owned(),
     }
 }
 

@@ -30,7 +30,50 @@ fn an_inline_configuration_has_the_keys_of_a_spec() {
     assert_eq!(delivery.gateways, ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(delivery.routes[0].gateway, Some("192.0.2.1".parse().unwrap()));
     assert_eq!(delivery.search, ["lab"]);
-    assert_eq!(inline(json!({})).unwrap().addressing.segment, "lab");
+}
+
+#[test]
+fn the_segment_of_an_inline_configuration_is_its_wire() {
+    let node = |bridge: &str| json!({"nodeSelector": {}, "bridge": bridge});
+    for (extra, segment) in [
+        (json!({}), "br0"),
+        (json!({"name": "other"}), "br0"),
+        (json!({"backend": "linux-bridge"}), "br0"),
+        (json!({"vlan": {"access": 5}}), "br0.vlan5"),
+        (json!({"vlan": {"trunk": [5, 6], "native": 5}}), "br0"),
+        (json!({"bridge": null, "nodes": [node("br1"), node("br1")]}), "br1"),
+        (json!({"nodes": [node("br1")], "segment": "lan"}), "lan"),
+        (json!({"bridge": "Br_0", "segment": "lan"}), "lan"),
+    ] {
+        let network = inline(extra.clone()).unwrap_or_else(|error| panic!("{extra}: {error}"));
+        assert_eq!(network.addressing.segment, segment, "{extra}");
+    }
+}
+
+#[test]
+fn an_inline_configuration_does_not_give_out_an_underlay_networks_addresses() {
+    let spec = json!({"backend": "ovs", "bridge": "br0", "subnets": [{"cidr": "192.0.2.0/24"}]});
+    // Of the name that the configuration has as well.
+    let lan = UnderlayNetwork::new("lan", serde_json::from_value(spec).unwrap());
+    for (extra, refused) in [
+        (json!({}), true),
+        (json!({"segment": "lan"}), false),
+        (json!({"bridge": "br1"}), false),
+        (json!({"vlan": {"access": 5}}), false),
+    ] {
+        let mut config = json!({"cniVersion": "1.1.0", "name": "lan", "type": "holdfast", "backend": "ovs",
+            "bridge": "br0", "subnets": [{"cidr": "192.0.2.0/25"}]});
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let config = NetConf::parse(&config).unwrap();
+        let result = config.beside(&config.addressing(None).unwrap(), [&lan]);
+        assert_eq!(result.is_err(), refused, "{extra}: {result:?}");
+        if let Err(error) = result {
+            let error = error.to_string();
+            assert!(error.starts_with("`segment`: `br0` is not the segment of UnderlayNetwork `lan`"), "{error}");
+        }
+    }
+    let named = NetConf::parse(&json!({"name": "nad", "type": "holdfast", "network": "lan"})).unwrap();
+    assert_eq!(named.beside(&named.addressing(Some(&lan)).unwrap(), [&lan]), Ok(()));
 }
 
 #[test]
@@ -97,7 +140,11 @@ fn what_is_wrong_is_named() {
         (json!({"dhcp": {"v6": true}}), "`dhcp.v6` is not served"),
         (json!({"portSecurity": true}), "`portSecurity` `true` is not enforced"),
         (json!({"segment": "Rack 1"}), "`segment`: `Rack 1` names no segment"),
-        (json!({"name": "My Net"}), "`name`: `My Net` names no segment"),
+        (json!({"bridge": "Br_0"}), "`segment`: is needed, as `Br_0`, after the bridge, names no segment"),
+        (
+            json!({"nodes": [{"nodeSelector": {}, "bridge": "br1"}]}),
+            "`segment`: is needed, as there is not one bridge for all nodes",
+        ),
         (
             json!({"subnets": [{"cidr": "192.0.2.0/24", "gateway": "192.0.3.1"}]}),
             "`subnets[0].gateway`: `192.0.3.1` is not in",

@@ -106,7 +106,7 @@ fn claim(uid: &str) -> Claim {
 }
 
 fn network() -> holdfast_ipam::network::Addressing {
-    let config = json!({"cniVersion": "1.1.0", "name": "lab", "type": "holdfast", "backend": "ovs", "bridge": "b", "subnets": [
+    let config = json!({"cniVersion": "1.1.0", "name": "lab", "segment": "lab", "type": "holdfast", "backend": "ovs", "bridge": "b", "subnets": [
         {"cidr": "192.0.2.0/24", "ranges": [{"start": "192.0.2.10", "end": "192.0.2.11"}]}]});
     NetConf::parse(&config).unwrap().addressing(None).unwrap()
 }

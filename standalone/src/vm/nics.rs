@@ -3,7 +3,7 @@
 use holdfast_api::kubevirt::VirtualMachineInstance;
 use holdfast_api::nad::NetworkAttachmentDefinition;
 use holdfast_api::underlay::{UnderlayNetwork, conflict};
-use holdfast_ipam::network::resolve;
+use holdfast_ipam::network::NetConf;
 use holdfast_ipam::nic::{Nic, NicError, Wanted, claim, wanted};
 use serde_json::{Value, json};
 
@@ -57,9 +57,9 @@ async fn one(host: &Host, vmi: &VirtualMachineInstance, wanted: &Wanted) -> Resu
         },
         None => None,
     };
+    let others = host.store.keys(Kind::UnderlayNetwork);
+    let others: Vec<UnderlayNetwork> = others.iter().filter_map(|key| host.store.read("", &key.name)).collect();
     if let Some(network) = &underlay {
-        let others = host.store.keys(Kind::UnderlayNetwork);
-        let others: Vec<_> = others.iter().filter_map(|key| host.store.read("", &key.name)).collect();
         if let Some(cause) = conflict(network, &others) {
             let (name, field) = (network.metadata.name.as_deref(), cause.field.as_deref());
             return Err(NicError::network(format!(
@@ -71,8 +71,10 @@ async fn one(host: &Host, vmi: &VirtualMachineInstance, wanted: &Wanted) -> Resu
             .into());
         }
     }
-    let network = resolve(&config, underlay.as_ref(), &host.node_labels)
-        .map_err(|error| NicError::network(format!("{source}: {error}")))?;
+    let invalid = |error| NicError::network(format!("{source}: {error}"));
+    let config = NetConf::parse(&config).map_err(invalid)?;
+    let network = config.resolve(underlay.as_ref(), &host.node_labels).map_err(invalid)?;
+    config.beside(&network.addressing, &others).map_err(invalid)?;
     let claim = claim(vmi, &wanted.network.name);
     let nic = wanted.lease(&*host.leases, &network.addressing, claim).await?;
     Ok(Planned { nic, list, capabilities })
