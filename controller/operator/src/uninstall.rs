@@ -15,7 +15,7 @@ use crate::certificates::{AUTHORITY, leaves};
 use crate::cluster::{CallError, Cluster};
 use crate::install::workloads;
 use crate::live::KINDS;
-use crate::object::Id;
+use crate::object::{Id, resource};
 use crate::target::Target;
 
 /// How long after its time a pod may stay before it is given up: its node is gone.
@@ -108,10 +108,11 @@ async fn remove_workloads(cluster: &Cluster, blocked: bool) -> Result<bool, Call
 
 /// Kinds go when their objects have gone, and these wait for finalizers of components that are gone.
 async fn release_objects(cluster: &Cluster) -> Result<(), CallError> {
-    for kind in workloads() {
+    let ours = |name: &String| name.contains("kubevirt.io") || name.starts_with("holdfast.io/");
+    for kind in workloads().chain([resource("holdfast.io/v1alpha1", "UnderlayNetwork")]) {
         for object in cluster.left(&kind, BATCH).await? {
             let set = object.finalizers.clone().unwrap_or_default();
-            let foreign: Vec<_> = set.iter().filter(|name| !name.contains("kubevirt.io")).cloned().collect();
+            let foreign: Vec<_> = set.iter().filter(|name| !ours(name)).cloned().collect();
             if object.deletion_timestamp.is_some() && foreign.len() < set.len() {
                 cluster.release(&id(&kind, object), foreign).await?;
             }

@@ -24,8 +24,7 @@ pub async fn decide(server: &Server, review: &Review) -> Result<Allowed, ErrorSt
         Ok(Err(error)) => return Err(failed(&chain(&error))),
         Err(_) => return Err(failed("no answer in time")),
     };
-    let staying = others.iter().filter(|other| other.metadata.deletion_timestamp.is_none());
-    match conflict(&network, staying) {
+    match conflict(&network, &others) {
         None => Ok(Allowed::default()),
         Some(cause) => Err(invalid(&review.name, vec![cause])),
     }
@@ -38,8 +37,23 @@ fn acceptable(review: &Review) -> Result<Option<UnderlayNetwork>, ErrorStatus> {
         return Ok(None);
     }
     let network: UnderlayNetwork = typed(&review.object)?;
-    let causes = problems(&network);
+    let mut causes = problems(&network);
+    causes.extend(moved(review, &network)?);
     if causes.is_empty() { Ok(Some(network)) } else { Err(invalid(&review.name, causes)) }
+}
+
+/// Leases are named after the segment: with another one, what is held would be given out again.
+fn moved(review: &Review, network: &UnderlayNetwork) -> Result<Option<StatusCause>, ErrorStatus> {
+    if review.operation != "UPDATE" {
+        return Ok(None);
+    }
+    let old: UnderlayNetwork = typed(&review.old_object)?;
+    let (before, after) = (old.spec.segment(&review.name), network.spec.segment(&review.name));
+    Ok((before != after).then(|| StatusCause {
+        field: Some("spec.segment".to_owned()),
+        message: Some(format!("`{after}` cannot take the place of `{before}`: make another UnderlayNetwork")),
+        reason: Some("FieldValueInvalid".to_owned()),
+    }))
 }
 
 fn invalid(name: &str, causes: Vec<StatusCause>) -> ErrorStatus {
@@ -84,6 +98,13 @@ mod tests {
         let fields: Vec<_> = error.causes().iter().filter_map(|cause| cause.field.as_deref()).collect();
         assert!(fields.contains(&"spec.mtu") && fields.len() == 2, "{fields:?}");
         assert!(error.message.contains("spec.mtu: "), "{error}");
+        let mut update = review(json!({"backend": "ovs", "bridge": "br0", "segment": "other"}), None);
+        update.operation = "UPDATE".to_owned();
+        update.old_object = review(json!({"backend": "ovs", "bridge": "br1"}), None).object;
+        let error = acceptable(&update).unwrap_err();
+        assert!(error.message.contains("`other` cannot take the place of `lan`"), "{error}");
+        update.object["spec"]["segment"] = json!("lan");
+        assert!(acceptable(&update).is_ok());
         assert_eq!(acceptable(&review(wrong, Some("2026-01-01T00:00:00Z"))), Ok(None), "it may go");
         let error =
             acceptable(&review(json!({"backend": "ovs", "bridge": "b", "subnets": [{"cidr": "10.0.0.0/33"}]}), None));
