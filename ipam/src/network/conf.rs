@@ -102,6 +102,9 @@ impl NetConf {
         if let (Some(_), Some(key)) = (&network, spec_keys.keys().next()) {
             return Err(NetworkError::unsupported(key, "cannot stand beside `network`: the UnderlayNetwork says it"));
         }
+        if network.is_none() && !spec_keys.contains_key("backend") {
+            return Err(NetworkError::NoNetwork);
+        }
         let inline =
             if network.is_some() { UnderlayNetworkSpec::default() } else { strict("", Value::Object(spec_keys))? };
         Ok(Self {

@@ -278,6 +278,9 @@ pub enum NetworkError {
         /// What holds.
         why: String,
     },
+    /// Nothing says which network.
+    #[error("no network is given: give `network`, the name of an UnderlayNetwork, or `backend` and `bridge`")]
+    NoNetwork,
     /// Nothing says which bridge.
     #[error("no bridge is given for this node: set `bridge`, or an entry of `nodes` that matches the node")]
     NoBridge,

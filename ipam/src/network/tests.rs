@@ -168,6 +168,13 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn a_configuration_without_a_network_says_what_to_give() {
+    for config in [json!({"name": "n", "type": "holdfast"}), json!({"name": "n", "type": "holdfast", "bridge": "b"})] {
+        assert_eq!(NetConf::parse(&config), Err(NetworkError::NoNetwork));
+    }
+}
+
+#[test]
 fn the_runtime_may_ask_in_two_ways() {
     let parse = |extra: Value| {
         let mut config =

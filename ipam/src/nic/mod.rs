@@ -94,6 +94,8 @@ pub struct Wanted {
     pub ips: Vec<IpAddr>,
     /// Whether the guest carries its addresses itself.
     pub vm_owned: bool,
+    /// An interface before it with the same Ethernet address and the same NetworkAttachmentDefinition.
+    twin: Option<String>,
 }
 
 /// The NICs that a VMI asks for, in the order of its interfaces.
@@ -104,7 +106,7 @@ pub fn wanted(vmi: &VirtualMachineInstance) -> Result<Vec<Wanted>, NicError> {
     let networks = &vmi.spec.networks;
     let own = vmi.metadata.namespace.as_deref().unwrap_or_default();
     let mut requested = addresses::requested(&vmi.metadata, networks)?;
-    let mut all = Vec::new();
+    let mut all: Vec<Wanted> = Vec::new();
     for interface in &vmi.spec.domain.devices.interfaces {
         let network = networks.iter().find(|network| network.name == interface.name);
         let Some(network) = network.filter(|_| interface.state.as_deref() != Some("absent")) else { continue };
@@ -113,12 +115,16 @@ pub fn wanted(vmi: &VirtualMachineInstance) -> Result<Vec<Wanted>, NicError> {
         let definition = network.multus.as_ref().map(|multus| network_name(&multus.network_name, own)).transpose();
         let definition = definition
             .map_err(|error| NicError::network(format!("`networkName` of network `{}`: {error}", network.name)))?;
+        let definition = definition.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+        let mac = interface.mac_address.as_deref().map(|text| addresses::unicast(text, &interface.name)).transpose()?;
+        let twin = all.iter().find(|nic| mac.is_some() && nic.mac == mac && nic.definition == definition);
         all.push(Wanted {
             interface: interface.name.clone(),
             network: network.clone(),
-            definition: definition.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())),
+            twin: twin.map(|nic| nic.interface.clone()),
+            definition,
             ifname: ifname.parse().map_err(|_| NicError::network(format!("`{ifname}` can name no interface")))?,
-            mac: interface.mac_address.as_deref().map(|text| addresses::unicast(text, &interface.name)).transpose()?,
+            mac,
             ips: requested.remove(&network.name).unwrap_or_default(),
             vm_owned: interface.bridge.is_some(),
         });
@@ -150,6 +156,20 @@ impl Wanted {
     /// # Errors
     /// [`NicError`] names who holds what was asked for, or what is wrong with it.
     pub async fn lease(&self, store: &dyn LeaseStore, network: &Addressing, claim: Claim) -> Result<Nic, NicError> {
+        if let (Some(twin), Some(mac)) = (&self.twin, self.mac) {
+            return Err(NicError::addresses(format!(
+                "`macAddress` `{mac}` of interface `{}` is that of interface `{twin}`, which is on the same network: \
+                 give each its own, or none",
+                self.interface
+            )));
+        }
+        if let (Some(address), true) = (self.ips.first(), network.subnets.is_empty()) {
+            return Err(NicError::addresses(format!(
+                "network `{}` has no subnets to take the address {address} from: give it `subnets`, or do not ask for \
+                 addresses there by annotation {ADDRESSES_ANNOTATION}",
+                network.name
+            )));
+        }
         let request = Request { network, claim: &claim, mac: self.mac, ips: &self.ips, labels: &[] };
         let allocation = allocate(store, &request).await.map_err(|error| {
             let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());

@@ -56,6 +56,9 @@ fn what_cannot_be_read_is_named_with_an_example() {
     for (text, word) in [
         ("x", "cannot be read"),
         (r#"{"lan":"a"}"#, "`a` for network `lan`"),
+        (r#"{"lan":"224.0.0.9"}"#, "`224.0.0.9` for network `lan`, which no NIC can have"),
+        (r#"{"lan":["192.0.2.1","::"]}"#, "`::` for network `lan`, which no NIC can have"),
+        (r#"{"lan":"::ffff:127.0.0.1"}"#, "which no NIC can have"),
         ("[1]", "cannot"),
         (r#"{"wan":"192.0.2.1"}"#, "names network `wan`; the networks of the VM are default, lan, six, gone"),
     ] {
@@ -75,6 +78,26 @@ fn only_addresses_that_a_nic_can_have_are_taken() {
         let begin = format!("`macAddress` `{text}` of interface `lan`: must be a");
         assert!(error.message.starts_with(&begin), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_a_network_of_ours_cannot_give_is_told_before_anything_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = crate::leases::FileStore::open(folder.path()).unwrap();
+    let mac = "02:00:00:00:00:01";
+    let mut vmi = vmi(json!({"/spec/domain/devices/interfaces/1/macAddress": mac,
+        "/spec/domain/devices/interfaces/2/macAddress": mac,
+        "/spec/networks/2/multus/networkName": "lab/lan"}));
+    annotate(&mut vmi, r#"{"lan":"192.0.2.1"}"#);
+    let config = json!({"name": "n", "type": "holdfast", "backend": "ovs", "bridge": "b"});
+    let network = crate::network::NetConf::parse(&config).unwrap().addressing(None).unwrap();
+    let wanted = wanted(&vmi).unwrap();
+    let error = wanted[1].lease(&store, &network, claim(&vmi, "lan")).await.unwrap_err();
+    assert!(error.message.starts_with("network `n` has no subnets to take the address 192.0.2.1 from"), "{error}");
+    let error = wanted[2].lease(&store, &network, claim(&vmi, "six")).await.unwrap_err();
+    assert_eq!(error.reason, "AddressInvalid");
+    let begin = "`macAddress` `02:00:00:00:00:01` of interface `six` is that of interface `lan`";
+    assert!(error.message.starts_with(begin), "{error}");
 }
 
 #[test]
