@@ -40,12 +40,25 @@ pub fn parse_addresses(text: &str) -> Result<BTreeMap<String, Vec<IpAddr>>, Stri
         };
         let address = |text: &String| {
             let plain = text.parse::<IpAddr>().ok().or_else(|| text.parse::<IpNetwork>().ok().map(|n| n.ip()));
-            plain.ok_or_else(|| wrong(format!("gives `{text}` for network `{network}`, which is no IP address")))
+            let found = plain
+                .ok_or_else(|| wrong(format!("gives `{text}` for network `{network}`, which is no IP address")))?;
+            if is_of_a_host(found) {
+                Ok(found)
+            } else {
+                Err(wrong(format!("gives `{text}` for network `{network}`, which no NIC can have")))
+            }
         };
         let addresses: Result<Vec<IpAddr>, String> = texts.iter().map(address).collect();
         requested.insert(network.clone(), addresses?);
     }
     Ok(requested)
+}
+
+/// Whether an address can be a NIC's on some network.
+fn is_of_a_host(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || broadcast)
 }
 
 /// What a VM asks for, as its VMI says it: its own annotation and its template's, which counts where both name a
