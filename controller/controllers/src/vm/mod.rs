@@ -4,6 +4,7 @@
 //! VM's name; the VM's finalizer goes only when its VMI is gone, and its addresses only after the VM.
 
 mod act;
+mod ended;
 pub mod revision;
 mod sizes;
 
@@ -76,7 +77,11 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, VmErr
         };
         let action = decide(&vm, vmi, Timestamp::now());
         tracing::debug!(vm = %key, ?action, "decided");
-        match act(&context, &vm, vmi, &sizes, &action).await {
+        let done = act(&context, &vm, vmi, &sizes, &action).await;
+        if let (Ok(_), Some(why)) = (&done, vmi.and_then(|vmi| ended::untold_failure(&vm, vmi))) {
+            context.event(&*vm, EventType::Warning, ended::REASON, &why).await;
+        }
+        match done {
             Ok(Done::Step) => {}
             Ok(Done::Nothing) => break,
             Ok(Done::Wait(until)) => {
