@@ -1,5 +1,7 @@
 //! KubeVirt objects: there is one, it can be carried out, and it does not go while it is in use.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
+
 use super::read::typed;
 use super::{Allowed, Others, Review};
 use crate::error_status::ErrorStatus;
@@ -9,6 +11,7 @@ use crate::validate::Causes;
 const EVICTION_STRATEGIES: [&str; 4] = ["None", "LiveMigrate", "LiveMigrateIfPossible", "External"];
 /// An unknown one must not pass for the first: it may be meant to keep an installation.
 const UNINSTALL_STRATEGIES: [&str; 3] = ["", "RemoveWorkloads", "BlockUninstallIfWorkloadsExist"];
+const PULL_POLICIES: [&str; 4] = ["", "Always", "IfNotPresent", "Never"];
 const PATCH_TYPES: [&str; 3] = ["strategic", "merge", "json"];
 
 /// A cluster has one installation.
@@ -41,12 +44,23 @@ pub(super) fn validate_delete(review: &Review, others: &dyn Others) -> Result<Al
 
 fn check(review: &Review) -> Result<Allowed, ErrorStatus> {
     let spec: KubeVirtSpec = typed(&review.object["spec"])?;
+    let mut causes = check_spec(&spec);
+    if let Some(customize) = &spec.customize_components {
+        check_patches(customize, &mut causes);
+    }
+    causes.into_result()?;
+    Ok(Allowed::default())
+}
+
+/// What is wrong with the spec of a KubeVirt object, but for its patches.
+pub fn installation_problems(spec: &KubeVirtSpec) -> Vec<StatusCause> {
+    check_spec(spec).into()
+}
+
+fn check_spec(spec: &KubeVirtSpec) -> Causes {
     let mut causes = Causes::default();
     if let Some(configuration) = &spec.configuration {
         check_configuration(configuration, &mut causes);
-    }
-    if let Some(customize) = &spec.customize_components {
-        check_patches(customize, &mut causes);
     }
     for (at, component) in [("infra", &spec.infra), ("workloads", &spec.workloads)] {
         if let Some(replicas) = component.as_ref().and_then(|component| component.replicas)
@@ -55,12 +69,21 @@ fn check(review: &Review) -> Result<Allowed, ErrorStatus> {
             causes.invalid(format!("spec.{at}.replicas"), format!("{replicas} is not from 0 to 255"));
         }
     }
+    let configured = spec.configuration.as_ref().and_then(|given| given.image_pull_policy.as_deref());
+    for (at, policy) in [("spec", spec.image_pull_policy.as_deref()), ("spec.configuration", configured)] {
+        if let Some(policy) = policy.filter(|name| !PULL_POLICIES.contains(name)) {
+            let known = PULL_POLICIES[1..].join(", ");
+            causes.invalid(
+                format!("{at}.imagePullPolicy"),
+                format!("unknown imagePullPolicy {policy}: there are {known}"),
+            );
+        }
+    }
     if let Some(strategy) = spec.uninstall_strategy.as_deref().filter(|name| !UNINSTALL_STRATEGIES.contains(name)) {
         let known = UNINSTALL_STRATEGIES[1..].join(" or ");
         causes.invalid("spec.uninstallStrategy", format!("unknown uninstallStrategy {strategy}: it must be {known}"));
     }
-    causes.into_result()?;
-    Ok(Allowed::default())
+    causes
 }
 
 fn check_configuration(given: &KubeVirtConfiguration, causes: &mut Causes) {

@@ -22,6 +22,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
+pub use installation::installation_problems;
 pub use read::typed;
 pub use webhook::Webhook;
 

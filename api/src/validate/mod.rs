@@ -131,6 +131,12 @@ impl Causes {
     }
 }
 
+impl From<Causes> for Vec<StatusCause> {
+    fn from(causes: Causes) -> Self {
+        causes.0
+    }
+}
+
 const VMI_MUTATOR: &str = "virtualmachineinstances-mutator.kubevirt.io";
 const VMI_VALIDATOR: &str = "virtualmachineinstances-create-validator.kubevirt.io";
 const VM_MUTATOR: &str = "virtualmachines-mutator.kubevirt.io";

@@ -1,6 +1,7 @@
 //! Whether a KubeVirt object may be made, changed or deleted. Words and codes are those of KubeVirt 1.9 where it says
 //! something.
 
+use holdfast_api::admit::installation_problems;
 use holdfast_api::kubevirt::KubeVirt;
 use serde_json::{Value, json};
 
@@ -79,6 +80,9 @@ pub fn update(object: &Value, operator_image: &str) -> Result<(), Refusal> {
     if let Err(error) = Times::of(spec) {
         wrong("spec.certificateRotateStrategy", error.to_string());
     }
+    for cause in installation_problems(spec) {
+        wrong(&cause.field.unwrap_or_default(), cause.message.unwrap_or_default());
+    }
     let patches = spec.customize_components.iter().flat_map(|custom| &custom.patches).enumerate();
     for (at, patch) in patches {
         if let Err(error) = customize::check(patch) {
@@ -137,6 +141,10 @@ mod tests {
     fn what_cannot_be_installed_is_refused() {
         for (spec, field) in [
             (json!({"infra": {"replicas": 0}}), "spec.infra.replicas"),
+            (json!({"infra": {"replicas": -1}}), "spec.infra.replicas"),
+            (json!({"uninstallStrategy": "RemoveAll"}), "spec.uninstallStrategy"),
+            (json!({"imagePullPolicy": "Sometimes"}), "spec.imagePullPolicy"),
+            (json!({"configuration": {"evictionStrategy": "X"}}), "spec.configuration.evictionStrategy"),
             (
                 json!({"certificateRotateStrategy": {"selfSigned": {"ca": {"duration": "1"}}}}),
                 "spec.certificateRotateStrategy",
