@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::engine::{Cache, Cached, Queue};
+use crate::leases::Unrestored;
 use crate::nodes::NodeFacts;
 use crate::pod::PodFacts;
 use crate::usage::{Address, Counted};
@@ -54,6 +55,8 @@ pub struct Context {
     pub ip_leases: Cache<Address>,
     /// When they were counted.
     pub counted: Counted,
+    /// Leases that cannot be made again.
+    pub unrestored: Unrestored,
     /// virt-handler's pods.
     pub handlers: Cache<PodFacts>,
     /// Queues of the controllers.

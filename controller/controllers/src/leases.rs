@@ -1,13 +1,18 @@
-//! Giving back the addresses of VMs and VMIs that are gone.
+//! Keeping the addresses of VMs that run, and giving back those of VMs and VMIs that are gone.
 //!
-//! Derived from what is stored, so that a crash before or in the middle changes nothing: a lease whose object is not
-//! there any more goes into quarantine, and is deleted after it. One that is still in use somewhere stays until it is
-//! not: a VM that was deleted without its VMI leaves a guest behind that speaks from its address.
+//! Derived from what is stored, so that a crash before or in the middle changes nothing: a lease that a pod speaks from
+//! and that is not there is made again; one whose object is not there any more goes into quarantine, and is deleted
+//! after it. One that is still in use somewhere stays until it is not: a VM that was deleted without its VMI leaves a
+//! guest behind that speaks from its address.
 
-use std::collections::BTreeMap;
+mod lost;
+mod restore;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
 use holdfast_api::lease::Claim;
 use holdfast_api::status::find;
 use holdfast_ipam::leases::{Lease, LeaseError, LeaseKind, is_quarantined, release, sweep};
@@ -15,12 +20,16 @@ use holdfast_ipam::leases::{Lease, LeaseError, LeaseKind, is_quarantined, releas
 use crate::api::{self, ApiError};
 use crate::context::Context;
 use crate::engine::{Key, Outcome};
-use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
+use lost::Spoken;
+pub use restore::Unrestored;
 
 /// How long an address that was given back is locked.
 const QUARANTINE: Duration = Duration::from_secs(60);
 /// How often everything is looked at although nothing went.
 const RESYNC: Duration = Duration::from_secs(300);
+
+/// How long leases that go are waited for, so that a burst of them is one look.
+pub const BURST: Duration = Duration::from_secs(2);
 
 /// Why addresses could not be given back.
 #[derive(Debug, thiserror::Error)]
@@ -44,27 +53,37 @@ pub async fn reconcile(context: Arc<Context>, _all: Key) -> Result<Outcome, Swee
         };
         context.vmis.select(waits).iter().for_each(|vmi| context.queues.vmis.add(Key::of(&vmi.metadata)));
     }
-    let mut given_up = BTreeMap::new();
+    // Before the leases: those of a pod are there before it is.
+    let guests = lost::guests(&context);
+    let mut leases = context.leases.list(LeaseKind::Ip).await?;
+    leases.extend(context.leases.list(LeaseKind::Mac).await?);
+    let restored = restore::restore(&context, &leases, &guests).await;
+    let spoken = Spoken::of(&guests);
+    let (mut given_up, mut kept) = (BTreeMap::new(), BTreeSet::new());
     let mut quarantined = false;
-    for kind in [LeaseKind::Ip, LeaseKind::Mac] {
-        for lease in context.leases.list(kind).await? {
-            quarantined |= is_quarantined(&lease);
-            if !is_quarantined(&lease)
-                && !in_use(&context, &lease).await?
-                && !has_holder(&context, lease.claim()).await?
-            {
-                let segment = lease.segment().to_owned();
-                given_up.insert((segment.clone(), lease.claim().id()), (segment, lease.claim().clone()));
-            }
+    for lease in &leases {
+        let at = (lease.segment().to_owned(), lease.claim().id());
+        if is_quarantined(lease) {
+            quarantined = true;
+        } else if spoken.has(lease) || in_use(&context, lease).await? {
+            kept.insert(at);
+        } else if !has_holder(&context, lease.claim()).await? {
+            given_up.insert(at, lease.claim());
         }
     }
-    for (segment, claim) in given_up.values() {
+    // What a claim has on a segment is given back together.
+    given_up.retain(|at, _| !kept.contains(at));
+    for ((segment, _), claim) in &given_up {
         tracing::info!(segment, vm = format!("{}/{}", claim.namespace, claim.name), "giving its addresses back");
         release(&*context.leases, segment, claim).await?;
     }
     let waits = quarantined || !given_up.is_empty();
     // Transition times are whole seconds.
-    Ok(Outcome::After(if waits { QUARANTINE / 4 } else { RESYNC }))
+    Ok(Outcome::After(match (waits, restored) {
+        (true, _) => QUARANTINE / 4,
+        (false, false) => QUARANTINE,
+        (false, true) => RESYNC,
+    }))
 }
 
 /// Whether the object that a claim names is there. What the cache does not have is asked for.
@@ -91,7 +110,7 @@ async fn has_holder(context: &Context, claim: &Claim) -> Result<bool, ApiError> 
     }
 }
 
-/// Whether the pod that speaks from the address is there.
+/// Whether the pod that was noted on the lease is there.
 async fn in_use(context: &Context, lease: &Lease) -> Result<bool, ApiError> {
     let pod = lease.status().filter(|status| status.container_id.is_some()).and_then(|status| status.pod.as_ref());
     let Some(pod) = pod else { return Ok(false) };

@@ -174,6 +174,7 @@ fn context(args: &Args, client: Client, settings: watch::Receiver<Arc<config::Se
         underlays: Cache::default(),
         ip_leases: Cache::default(),
         counted: Counted::default(),
+        unrestored: leases::Unrestored::default(),
         queues: Queues { vms, vmis, replica_sets, pools, nodes, leases, usage },
         leases: Arc::new(KubeStore::new(client.clone())),
         settings,
@@ -284,7 +285,12 @@ async fn control(context: Arc<Context>, inboxes: Inboxes, metrics: Metrics) {
     let (to, done) = (context.clone(), watched());
     let held = context.ip_leases.clone();
     tasks.spawn(async move {
-        let changed = |_: &Key, _: &Address| to.queues.usage.add(Key::default());
+        let changed = |key: &Key, _: &Address| {
+            to.queues.usage.add(Key::default());
+            if to.ip_leases.get(key).is_none() {
+                to.queues.leases.add_in(Key::default(), leases::BURST);
+            }
+        };
         follow_all::<IPLease, _>(to.client.clone(), None, held, done, changed).await;
     });
 

@@ -28,10 +28,10 @@ pub enum Outcome {
 
 /// Tells a controller of objects. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Queue(mpsc::UnboundedSender<Key>);
+pub struct Queue(mpsc::UnboundedSender<(Key, Instant)>);
 
 /// The other end of a [`Queue`].
-pub struct Inbox(mpsc::UnboundedReceiver<Key>);
+pub struct Inbox(mpsc::UnboundedReceiver<(Key, Instant)>);
 
 impl Queue {
     /// A queue, and what [`work`] takes.
@@ -42,8 +42,13 @@ impl Queue {
 
     /// Something happened to this object.
     pub fn add(&self, key: Key) {
+        self.add_in(key, Duration::ZERO);
+    }
+
+    /// Something happened to this object that more may follow upon: all of it is one look, after that time.
+    pub fn add_in(&self, key: Key, wait: Duration) {
         // A controller that has ended looks at nothing any more.
-        let _ = self.0.send(key);
+        let _ = self.0.send((key, Instant::now() + wait));
     }
 }
 
@@ -69,7 +74,7 @@ where
         let wake = schedule.wake().filter(|_| schedule.running() < CONCURRENCY);
         tokio::select! {
             key = inbox.0.recv() => match key {
-                Some(key) => schedule.at(key, Instant::now()),
+                Some((key, time)) => schedule.at(key, time),
                 None => return,
             },
             Some(Ok((key, result))) = tasks.join_next() => {

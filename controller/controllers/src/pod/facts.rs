@@ -1,5 +1,10 @@
 //! What of a pod matters, and nothing more: this is what is kept of each.
 
+use std::net::IpAddr;
+
+use holdfast_api::lease::Claim;
+use holdfast_ipam::nic::{NICS_ANNOTATION, Nic};
+use holdfast_net::model::MacAddr;
 use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -40,6 +45,19 @@ pub struct PodFacts {
     pub conditions: Vec<PodCondition>,
     /// The container `compute`, or the only one.
     pub compute: ComputeState,
+    /// Its NICs on networks of ours.
+    pub nics: Vec<LeasedNic>,
+}
+
+/// The addresses that a NIC speaks from, as its pod's annotation says: who believes it looks at the claim first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeasedNic {
+    /// Who holds them, and on which network.
+    pub claim: Claim,
+    /// Ethernet address.
+    pub mac: MacAddr,
+    /// IP addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// How far a container is.
@@ -98,6 +116,7 @@ impl PodFacts {
     /// Of a pod as the API server has it.
     pub fn of(pod: Pod) -> Self {
         let (meta, status) = (pod.metadata, pod.status.unwrap_or_default());
+        let nics = meta.annotations.as_ref().and_then(|annotations| annotations.get(NICS_ANNOTATION));
         let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
         let states = status.container_statuses.unwrap_or_default();
         let inits = status.init_container_statuses.unwrap_or_default();
@@ -117,6 +136,7 @@ impl PodFacts {
         let container = spec.containers.iter().find(|container| container.name == COMPUTE).or(spec.containers.first());
         Self {
             key: Key::of(&meta),
+            nics: nics.map(|text| LeasedNic::read(text)).unwrap_or_default(),
             bound: bound.or(meta.creation_timestamp.as_ref()).map(|time| time.0),
             ran,
             image: container.and_then(|container| container.image.clone()),
@@ -132,6 +152,19 @@ impl PodFacts {
             conditions: conditions.into_iter().map(strip).collect(),
             compute: compute.and_then(|state| state.state.as_ref()).map(ComputeState::of).unwrap_or_default(),
         }
+    }
+}
+
+impl LeasedNic {
+    /// Those of an annotation; none of one that cannot be read.
+    fn read(text: &str) -> Vec<Self> {
+        let nics: Vec<Nic> = serde_json::from_str(text).unwrap_or_default();
+        let leased = nics.into_iter().filter_map(|nic| nic.lease).map(|lease| Self {
+            addresses: lease.addresses.iter().map(|address| address.ip().to_canonical()).collect(),
+            claim: lease.claim,
+            mac: lease.mac,
+        });
+        leased.collect()
     }
 }
 

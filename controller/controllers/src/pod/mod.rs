@@ -10,7 +10,7 @@ mod template;
 mod tests;
 mod volumes;
 
-pub use facts::{ComputeState, PodFacts, is_ordinary};
+pub use facts::{ComputeState, LeasedNic, PodFacts, is_ordinary};
 pub use resources::overhead;
 pub use template::{Input, POD_GRACE, grace, launcher_pod, pod_name};
 

@@ -251,4 +251,26 @@ fn facts_are_what_matters_of_a_pod() {
     assert!(facts.is_ready() && !facts.is_over());
     assert_eq!(facts.compute, ComputeState::Running);
     assert_eq!(facts.condition("Ready").unwrap().last_transition_time, None);
+    assert_eq!(facts.nics, []);
+}
+
+#[test]
+fn the_addresses_of_a_pod_are_those_of_its_annotation() {
+    let facts = |text: String| {
+        let annotations = json!({"holdfast.io/nics": text});
+        PodFacts::of(serde_json::from_value(json!({"metadata": {"annotations": annotations}})).unwrap())
+    };
+    let claim = json!({"uid": "u", "kind": "VirtualMachine", "namespace": "n", "name": "a", "network": "lan"});
+    let nics = json!([
+        {"interface": "default", "network": "default", "ifname": "eth0"},
+        {"interface": "lan", "network": "lan", "ifname": "pod1", "lease": {"claim": claim, "mac": "02:00:00:00:00:01",
+            "addresses": ["192.0.2.7/24", "::ffff:192.0.2.8/128"], 
+            "delivery": holdfast_net::model::Delivery::default(), "vmOwned": true}}]);
+    let expected = LeasedNic {
+        claim: serde_json::from_value(claim).unwrap(),
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        addresses: vec!["192.0.2.7".parse().unwrap(), "192.0.2.8".parse().unwrap()],
+    };
+    assert_eq!(facts(nics.to_string()).nics, [expected]);
+    assert_eq!(facts("{".to_owned()).nics, []);
 }

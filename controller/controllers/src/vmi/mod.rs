@@ -9,7 +9,7 @@
 //! controller writes an end where virt-handler cannot: pod or node are lost.
 
 mod decide;
-mod nics;
+pub mod nics;
 mod prepare;
 mod steps;
 #[cfg(test)]

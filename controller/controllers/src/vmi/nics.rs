@@ -52,11 +52,7 @@ async fn one(context: &Context, vmi: &VirtualMachineInstance, wanted: &Wanted) -
 }
 
 /// The network of ours that the NIC of a VMI on this network of its spec is on.
-pub async fn addressing(
-    context: &Context,
-    vmi: &VirtualMachineInstance,
-    name: &str,
-) -> Result<Addressing, Trouble> {
+pub async fn addressing(context: &Context, vmi: &VirtualMachineInstance, name: &str) -> Result<Addressing, Trouble> {
     let Some(wanted) = wanted(vmi)?.into_iter().find(|wanted| wanted.network.name == name) else {
         return Err(NicError::network(format!("the virtual machine has no NIC on network `{name}` any more")).into());
     };
@@ -72,7 +68,10 @@ pub async fn addressing(
 enum Network {
     Ours(Addressing),
     /// Somebody else's. `source` says in messages where `list` comes from.
-    Foreign { list: NetworkList, source: String },
+    Foreign {
+        list: NetworkList,
+        source: String,
+    },
 }
 
 async fn network(context: &Context, wanted: &Wanted) -> Result<Network, Trouble> {

@@ -1,5 +1,5 @@
-//! Networks as their users meet them: what keeps a VM off one is told on the VM; an address comes back with its VM; how
-//! full a network is.
+//! Networks as their users meet them: what keeps a VM off one is told on the VM; an address comes back with its VM, and
+//! stays while it runs; how full a network is.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,13 @@ use holdfast_cluster_tests::api::conditions;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::world::{LONG, World, is_true, vm};
+use crate::world::{LONG, World, is_true, run, vm};
 
 /// Shorter than a quarantine.
 const AT_ONCE: Duration = Duration::from_secs(45);
+/// Soon enough that nobody else gets the address in between.
+const AGAIN: Duration = Duration::from_secs(20);
+const LEASES: &str = "/apis/holdfast.io/v1alpha1";
 const UNDERLAYS: &str = "/apis/holdfast.io/v1alpha1/underlaynetworks";
 
 /// A NetworkAttachmentDefinition of this configuration.
@@ -102,5 +105,64 @@ async fn a_vm_that_is_made_again_has_its_address_at_once() {
     let lease = all.iter().find(|lease| lease["spec"]["address"] == address).unwrap();
     let vm = world.api.get(&path).await.unwrap().unwrap();
     assert_eq!(lease["spec"]["claim"]["uid"], vm["metadata"]["uid"]);
+    world.remove().await;
+}
+
+/// The one lease of a kind that a VM holds.
+async fn lease_of(world: &World, plural: &str, vm: &str) -> anyhow::Result<Option<Value>> {
+    let all = world.api.get(&format!("{LEASES}/{plural}")).await?.unwrap_or_default();
+    let of = |lease: &&Value| {
+        let claim = &lease["spec"]["claim"];
+        claim["namespace"] == world.namespace.as_str() && claim["name"] == vm
+    };
+    Ok(all["items"].as_array().and_then(|all| all.iter().find(of)).cloned())
+}
+
+#[tokio::test]
+async fn a_running_vm_keeps_its_leases() {
+    let world = World::new("kept").await;
+    world.post("kubevirt.io/v1", "virtualmachines", &vm("kept", "192.0.2.179")).await;
+    let runs = world.until_vmi("kept", "runs", |vmi| is_true(vmi, "Ready")).await;
+    let mut before = Vec::new();
+    for plural in ["macleases", "ipleases"] {
+        before.push((plural, lease_of(&world, plural, "kept").await.unwrap().unwrap()));
+    }
+
+    for (plural, lease) in &before {
+        let path = format!("{LEASES}/{plural}/{}", lease["metadata"]["name"].as_str().unwrap());
+        let refused = world.api.call(Method::DELETE, &path, &json!({})).await.unwrap();
+        assert_eq!(refused.code, 403, "{}", refused.body);
+        let message = refused.body["message"].as_str().unwrap();
+        let holder = format!("VirtualMachine {}/kept", world.namespace);
+        assert!(message.contains(&holder) && message.contains("goes when that is deleted"), "{message}");
+    }
+
+    // As one that the policy lets.
+    for (plural, lease) in &before {
+        let name = lease["metadata"]["name"].as_str().unwrap();
+        let account = "--as=system:serviceaccount:kubevirt:kubevirt-controller";
+        run("kubectl", &[account, "delete", plural, name, "--wait=false"]).await.unwrap();
+    }
+    for (plural, lease) in &before {
+        let look = async || {
+            let now = lease_of(&world, plural, "kept").await?;
+            Ok(now.filter(|now| now["metadata"]["uid"] != lease["metadata"]["uid"]))
+        };
+        let again = world.api.until(&format!("{plural} are made again"), AGAIN, look).await.unwrap();
+        assert_eq!(again["metadata"]["name"], lease["metadata"]["name"]);
+        assert_eq!(again["spec"], lease["spec"]);
+    }
+    let path = world.path("v1", "events?fieldSelector=reason%3DLeaseRestored");
+    let told = async || {
+        let events = world.api.get(&path).await?.unwrap_or_default();
+        let messages: Vec<&str> =
+            events["items"].as_array().unwrap().iter().flat_map(|e| e["message"].as_str()).collect();
+        let has = |lease: &Value| messages.iter().any(|m| m.contains(lease["metadata"]["name"].as_str().unwrap()));
+        Ok(before.iter().all(|(_, lease)| has(lease)).then_some(()))
+    };
+    world.api.until("it is told", LONG, told).await.unwrap();
+    let after = world.vmi("kept").await.unwrap();
+    assert_eq!(after["metadata"]["uid"], runs["metadata"]["uid"]);
+    assert!(is_true(&after, "Ready"));
     world.remove().await;
 }
