@@ -182,9 +182,9 @@ mod tests {
         };
         let leases = [address("lan", Some("VirtualMachine a/b")), address("lan", None), address("wan", Some("x"))];
         let lan = network("lan", None);
-        assert_eq!(held_alone(&lan, &[lan.clone()], &leases).len(), 1);
+        assert_eq!(held_alone(&lan, std::slice::from_ref(&lan), &leases).len(), 1);
         assert_eq!(held_alone(&lan, &[lan.clone(), network("twin", Some("lan"))], &leases).len(), 0);
-        let told = waits(&lan, &held_alone(&lan, &[lan.clone()], &leases), &[]).unwrap();
+        let told = waits(&lan, &held_alone(&lan, std::slice::from_ref(&lan), &leases), &[]).unwrap();
         assert!(told.message.contains("192.0.2.1 by VirtualMachine a/b"), "{}", told.message);
         assert!(waits(&lan, &[], &[]).is_none());
     }
