@@ -59,17 +59,17 @@ async fn one(host: &Host, vmi: &VirtualMachineInstance, wanted: &Wanted) -> Resu
     };
     let others = host.store.keys(Kind::UnderlayNetwork);
     let others: Vec<UnderlayNetwork> = others.iter().filter_map(|key| host.store.read("", &key.name)).collect();
-    if let Some(network) = &underlay {
-        if let Some(cause) = conflict(network, &others) {
-            let (name, field) = (network.metadata.name.as_deref(), cause.field.as_deref());
-            return Err(NicError::network(format!(
-                "UnderlayNetwork `{}`: {}: {}",
-                name.unwrap_or_default(),
-                field.unwrap_or_default(),
-                cause.message.unwrap_or_default()
-            ))
-            .into());
-        }
+    if let Some(network) = &underlay
+        && let Some(cause) = conflict(network, &others)
+    {
+        let (name, field) = (network.metadata.name.as_deref(), cause.field.as_deref());
+        return Err(NicError::network(format!(
+            "UnderlayNetwork `{}`: {}: {}",
+            name.unwrap_or_default(),
+            field.unwrap_or_default(),
+            cause.message.unwrap_or_default()
+        ))
+        .into());
     }
     let invalid = |error| NicError::network(format!("{source}: {error}"));
     let config = NetConf::parse(&config).map_err(invalid)?;
