@@ -93,8 +93,10 @@ async fn one(context: &Context, lost: &Lost<'_>) -> Result<(), Trouble> {
         LeaseKind::Ip => held.iter().any(|address| address.to_string() == missing.address),
         LeaseKind::Mac => true,
     };
-    for missing in missing.iter().filter(is_held) {
-        let message = restored(&network.segment, missing);
+    let made: Vec<_> = missing.iter().filter(is_held).map(|missing| restored(&network.segment, missing)).collect();
+    if !made.is_empty() {
+        // In one event: of several with one reason, the API shows the first and counts the others.
+        let message = made.join("; ");
         tracing::warn!(vmi = %Key::of(&guest.vmi.metadata), network = nic.claim.network, "{message}");
         context.event(&*guest.vmi, EventType::Warning, "LeaseRestored", &message).await;
     }
