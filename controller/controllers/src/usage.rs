@@ -119,7 +119,7 @@ fn held_alone<'a>(
 fn waits(network: &UnderlayNetwork, held: &[&Address], before: &[Condition]) -> Option<Condition> {
     let first = held.first()?;
     let message = format!(
-        "the deletion waits until nobody holds an address of the network any more: {} leases are held, one of them on \
+        "the deletion waits until nobody holds an address of the network any more; leases held: {}, one of them on \
          {} by {}",
         held.len(),
         first.address,
