@@ -103,8 +103,8 @@ pub fn what_next() -> String {
          cargo xtask demo --keep     leave the VM up and log in\n  \
          cargo xtask demo --cluster     the same on a Kubernetes of two nodes\n  \
          less {}     the manifests that ran; change one\n  \
-         holdfastd --manifests FOLDER     keep VMs of your own running: README.md, \"Use it every day\"\n  \
-         less docs/user-guide.md     networks, disks and daily life",
+         holdfastd --manifests FOLDER     keep VMs of your own running: README.md, \"Use it on one host\"\n  \
+         less docs/one-host.md     networks, disks and daily life",
         "deploy/examples/vm-underlay.yaml"
     )
 }
