@@ -48,7 +48,11 @@ pub(super) fn build(target: &Target) -> [Value; 4] {
                 "validations": [{"expression": "false", "messageExpression": installed, "reason": "Forbidden"}],
             },
         }),
-        binding(UNINSTALL, json!({"namespace": namespace, "selector": {}, "parameterNotFoundAction": "Allow"})),
+        binding(
+            UNINSTALL,
+            UNINSTALL,
+            json!({"namespace": namespace, "selector": {}, "parameterNotFoundAction": "Allow"}),
+        ),
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
             "metadata": {"name": LEASES},
@@ -80,7 +84,7 @@ pub(super) fn build(target: &Target) -> [Value; 4] {
                 ],
             },
         }),
-        binding(LEASES, Value::Null),
+        binding(LEASES, LEASES, Value::Null),
     ]
 }
 
@@ -95,13 +99,14 @@ fn rule(group: &str, resource: &str, operations: &[&str], names: &[&str]) -> Val
     rule
 }
 
-fn binding(policy: &str, parameters: Value) -> Value {
+/// What puts a policy into force, for the objects that it takes as parameters where there are any.
+pub(super) fn binding(name: &str, policy: &str, parameters: Value) -> Value {
     let mut spec = json!({"policyName": policy, "validationActions": ["Deny"]});
     if !parameters.is_null() {
         spec["paramRef"] = parameters;
     }
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": policy}, "spec": spec,
+        "metadata": {"name": name}, "spec": spec,
     })
 }

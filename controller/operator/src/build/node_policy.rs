@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::guard::binding;
 use crate::target::Target;
 
 const NAME: &str = "kubevirt-node-restriction-policy";
@@ -65,11 +66,7 @@ pub(super) fn build(target: &Target) -> [Value; 2] {
                 "variables": variables,
             },
         }),
-        json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": {"name": "kubevirt-node-restriction-binding"},
-            "spec": {"policyName": NAME, "validationActions": ["Deny"]},
-        }),
+        binding("kubevirt-node-restriction-binding", NAME, Value::Null),
     ]
 }
 
