@@ -25,8 +25,12 @@ const VERSION: &[u8; 12] = b"RFB 003.008\n";
 const NO_SECURITY: u8 = 1;
 /// SetPixelFormat: 32 bits, of them 24 of depth, little endian, true colour, and where red, green and blue are.
 const PIXELS: [u8; 20] = [0, 0, 0, 0, 32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0];
-/// SetEncodings: raw alone.
-const ENCODINGS: [u8; 8] = [2, 0, 0, 1, 0, 0, 0, 0];
+/// SetEncodings: raw pixels, and to be told when the screen becomes another size, as one does that starts.
+const ENCODINGS: [u8; 12] = [2, 0, 0, 2, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0x21];
+/// The encoding of a rectangle of pixels.
+const RAW: i32 = 0;
+/// The encoding of a rectangle that is no pixels, but the size of the screen from here on (section 7.8.2).
+const DESKTOP_SIZE: i32 = -223;
 
 /// How to take it.
 #[derive(Deserialize)]
@@ -68,9 +72,22 @@ struct Picture {
     width: usize,
     height: usize,
     pixels: Vec<u8>,
+    /// Which pixels came.
+    seen: Vec<bool>,
+    /// How many did not.
+    missing: usize,
 }
 
 impl Picture {
+    /// A black one.
+    fn new(width: usize, height: usize) -> io::Result<Self> {
+        if width == 0 || height == 0 || width * height > LARGEST {
+            return Err(wrong(format!("a screen of {width}x{height} pixels")));
+        }
+        let missing = width * height;
+        Ok(Self { width, height, pixels: vec![0; missing * 3], seen: vec![false; missing], missing })
+    }
+
     fn png(&self) -> io::Result<Vec<u8>> {
         let size = |length: usize| u32::try_from(length).map_err(io::Error::other);
         let mut bytes = Vec::new();
@@ -85,15 +102,28 @@ impl Picture {
         Ok(bytes)
     }
 
+    /// Whether a rectangle is pixels of this picture.
+    fn check(&self, area: Area, encoding: i32) -> io::Result<()> {
+        let inside = area.x + area.width <= self.width && area.y + area.height <= self.height;
+        if encoding != RAW || !inside || area.width == 0 {
+            return Err(wrong("a rectangle that was not asked for"));
+        }
+        Ok(())
+    }
+
     /// Puts a rectangle of raw pixels, 4 bytes each, where it belongs.
     fn put(&mut self, area: Area, raw: &[u8]) {
         for (row, line) in raw.chunks_exact(area.width * 4).enumerate() {
-            let start = ((area.y + row) * self.width + area.x) * 3;
-            let Some(target) = self.pixels.get_mut(start..start + area.width * 3) else { return };
+            let start = (area.y + row) * self.width + area.x;
+            let Some(target) = self.pixels.get_mut(start * 3..(start + area.width) * 3) else { return };
             for (pixel, raw) in target.chunks_exact_mut(3).zip(line.chunks_exact(4)) {
                 if let ([red, green, blue], [b, g, r, _]) = (pixel, raw) {
                     (*red, *green, *blue) = (*r, *g, *b);
                 }
+            }
+            for seen in self.seen.iter_mut().skip(start).take(area.width).filter(|seen| !**seen) {
+                *seen = true;
+                self.missing -= 1;
             }
         }
     }
@@ -110,7 +140,6 @@ struct Area {
 /// Takes the picture.
 async fn take(screen: &mut (impl AsyncRead + AsyncWrite + Unpin), move_cursor: bool) -> io::Result<Picture> {
     let mut picture = greet(screen).await?;
-    let (width, height) = (u16_of(picture.width), u16_of(picture.height));
     screen.write_all(&PIXELS).await?;
     screen.write_all(&ENCODINGS).await?;
     if move_cursor {
@@ -118,20 +147,23 @@ async fn take(screen: &mut (impl AsyncRead + AsyncWrite + Unpin), move_cursor: b
         screen.write_all(&[5, 0, 0, 1, 0, 1]).await?;
         screen.write_all(&[5, 0, 0, 0, 0, 0]).await?;
     }
-    // FramebufferUpdateRequest of everything, changed or not.
-    screen.write_all(&[[3, 0, 0, 0, 0, 0].as_slice(), &width, &height].concat()).await?;
-    let mut missing = picture.width * picture.height;
-    while missing > 0 {
+    request(screen, &picture).await?;
+    while picture.missing > 0 {
         match screen.read_u8().await? {
             // FramebufferUpdate.
             0 => {
                 screen.read_u8().await?;
                 for _ in 0..screen.read_u16().await? {
-                    let area = rectangle(screen, &picture).await?;
+                    let (area, encoding) = rectangle(screen).await?;
+                    if encoding == DESKTOP_SIZE {
+                        picture = Picture::new(area.width, area.height)?;
+                        request(screen, &picture).await?;
+                        continue;
+                    }
+                    picture.check(area, encoding)?;
                     let mut raw = vec![0; area.width * area.height * 4];
                     screen.read_exact(&mut raw).await?;
                     picture.put(area, &raw);
-                    missing = missing.saturating_sub(area.width * area.height);
                 }
             }
             // Bell.
@@ -171,21 +203,20 @@ async fn greet(screen: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result
     screen.read_exact(&mut [0; 16]).await?;
     let mut name = vec![0; usize::try_from(screen.read_u32().await?.min(4096)).map_err(io::Error::other)?];
     screen.read_exact(&mut name).await?;
-    if width == 0 || height == 0 || width * height > LARGEST {
-        return Err(wrong(format!("a screen of {width}x{height} pixels")));
-    }
-    Ok(Picture { width, height, pixels: vec![0; width * height * 3] })
+    Picture::new(width, height)
 }
 
-async fn rectangle(screen: &mut (impl AsyncRead + Unpin), picture: &Picture) -> io::Result<Area> {
+/// FramebufferUpdateRequest of everything, changed or not.
+async fn request(screen: &mut (impl AsyncWrite + Unpin), picture: &Picture) -> io::Result<()> {
+    let (width, height) = (u16_of(picture.width), u16_of(picture.height));
+    screen.write_all(&[[3, 0, 0, 0, 0, 0].as_slice(), &width, &height].concat()).await
+}
+
+/// Where a rectangle is, and how what follows is encoded.
+async fn rectangle(screen: &mut (impl AsyncRead + Unpin)) -> io::Result<(Area, i32)> {
     let mut number = async || io::Result::Ok(usize::from(screen.read_u16().await?));
     let area = Area { x: number().await?, y: number().await?, width: number().await?, height: number().await? };
-    let encoding = screen.read_i32().await?;
-    let inside = area.x + area.width <= picture.width && area.y + area.height <= picture.height;
-    if encoding != 0 || !inside || area.width == 0 {
-        return Err(wrong("a rectangle that was not asked for"));
-    }
-    Ok(area)
+    Ok((area, screen.read_i32().await?))
 }
 
 fn u16_of(size: usize) -> [u8; 2] {
@@ -233,6 +264,21 @@ mod tests {
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
         assert_eq!((info.width, info.height, pixels), (2, 2, picture.pixels));
+    }
+
+    /// A guest that starts goes from one mode of its screen to another.
+    #[tokio::test]
+    async fn the_screen_may_become_another_size() {
+        let mut said = said(VERSION, 2);
+        // After the upper half of the old one: two pixels in a row, of which the first comes twice.
+        said.truncate(said.len() - 24 - 1);
+        let size = DESKTOP_SIZE.to_be_bytes();
+        said.extend([[0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 1].as_slice(), &size].concat());
+        for (x, colour) in [(0, 1), (0, 2), (1, 3)] {
+            said.extend([0, 0, 0, 1, 0, x, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, colour, colour, colour, 0]);
+        }
+        let picture = picture_of(&said).await.unwrap();
+        assert_eq!((picture.width, picture.height, picture.pixels), (2, 1, vec![2, 2, 2, 3, 3, 3]));
     }
 
     #[tokio::test]
