@@ -78,7 +78,7 @@ impl Done {
     }
 }
 
-/// The table, below it what leaked, and as the last lines what cargo itself said.
+/// The table, below it what leaked and once more what failed, and as the last lines what cargo itself said.
 /// Returns whether all succeeded.
 fn print_summary(runs: &[Done]) -> bool {
     println!("\n{}\n", table(runs));
@@ -86,6 +86,9 @@ fn print_summary(runs: &[Done]) -> bool {
         println!("suite {} left behind:", suite.name);
         leaks.iter().for_each(|leak| println!("  {leak}"));
         println!();
+    }
+    for Done { suite, run, .. } in runs.iter().filter(|done| !done.run.failures.is_empty()) {
+        println!("suite {}, {}\n", suite.name, run.failures.join("\n"));
     }
     let failed: Vec<_> = runs.iter().filter(|done| !done.ok()).map(|done| done.suite.name.as_str()).collect();
     if !failed.is_empty() {
@@ -127,7 +130,7 @@ mod tests {
     fn leaks_are_counted_and_fail_a_suite() {
         let suite = Suite { name: "net".to_owned(), about: String::new(), selection: Vec::new() };
         let summary = vec!["test result: ok. 3 passed; 0 failed; 0 ignored".to_owned()];
-        let run = Run { seconds: 1.0, summary, skipped: Vec::new(), outcome: Ok(()) };
+        let run = Run { summary, ..Run::without_tests(1.0, Ok(())) };
         let leaks = serde_json::from_str(r#"[{"kind": "link", "name": "a"}, {"kind": "mount", "name": "b"}]"#).unwrap();
         let mut done = Done { suite, run, leaks };
         assert!(!done.ok());

@@ -36,6 +36,8 @@ pub struct Run {
     pub seconds: f64,
     /// cargo's own lines: `test result: ...`, one for each program of tests.
     pub summary: Vec<String>,
+    /// What the tests that failed printed, as cargo shows it.
+    pub failures: Vec<String>,
     /// Lines in which tests say what they left out.
     pub skipped: Vec<String>,
     /// Whether all succeeded; the reason where not.
@@ -45,7 +47,7 @@ pub struct Run {
 impl Run {
     /// One of which nothing but its outcome is known.
     pub fn without_tests(seconds: f64, outcome: Result<()>) -> Self {
-        Self { seconds, summary: Vec::new(), skipped: Vec::new(), outcome }
+        Self { seconds, summary: Vec::new(), failures: Vec::new(), skipped: Vec::new(), outcome }
     }
 
     /// The sum of a count in cargo's lines: `passed`, `failed`, `ignored`.
@@ -63,6 +65,7 @@ pub fn suite(suite: &Suite, setting: &Setting) -> Run {
     Run {
         seconds: start.elapsed().as_secs_f64(),
         summary: keep(&|line| line.starts_with("test result: ")),
+        failures: failures(&lines),
         skipped: keep(&|line| line.starts_with("skipped: ")),
         outcome,
     }
@@ -119,6 +122,16 @@ fn end_group(child: &mut Child) {
     process::end(child);
 }
 
+/// What stands between `failures:` and `test result:`, of each program of tests.
+fn failures(lines: &[String]) -> Vec<String> {
+    let mut within = false;
+    let among = |line: &&String| {
+        within = (within || *line == "failures:") && !line.starts_with("test result: ");
+        within
+    };
+    lines.iter().filter(among).cloned().collect()
+}
+
 /// `test result: ok. 3 passed; 0 failed; ...`: the number before the word.
 fn count(line: &str, word: &str) -> Option<u64> {
     let words: Vec<&str> = line.split([' ', ';']).filter(|word| !word.is_empty()).collect();
@@ -129,6 +142,15 @@ fn count(line: &str, word: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_are_found_again() {
+        let lines =
+            ["test a ... ok", "failures:", "", "---- b stdout ----", "failures:", "    b", "test result: FAILED."];
+        let lines: Vec<String> = lines.map(str::to_owned).to_vec();
+        assert_eq!(failures(&lines), lines[1..6]);
+        assert!(failures(&lines[..1]).is_empty());
+    }
 
     #[test]
     fn counts_what_cargo_says() {
