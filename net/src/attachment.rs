@@ -6,6 +6,7 @@ use crate::desired::{DesiredState, Link, LinkKind, Netns, OvsPort, Route, TxChec
 use crate::error::ErrorClass;
 use crate::mark::{Mark, OwnedTable};
 use crate::model::{Attachment, AttachmentId, Backend, BridgeGateway, IfName, MacAddr, Vlan};
+use crate::security::rules::elements;
 use crate::table::{Chain, Family, Hook, Match, Rule, Table, Verdict};
 
 /// The smallest MTU of IPv4 (RFC 791), and the largest that a veth takes.
@@ -74,7 +75,7 @@ pub fn validate(attachment: &Attachment) -> Result<(), AttachmentError> {
 
 /// What shall be for this attachment.
 pub fn desired(attachment: &Attachment) -> DesiredState {
-    let Attachment { id, netns, backend, mac, mtu, addresses, routes, owner } = attachment;
+    let Attachment { id, netns, backend, mac, mtu, addresses, routes, owner, security } = attachment;
     let mut state = DesiredState::default();
     let mark = Mark::Attachment(id.clone());
     state.claim(Netns::Host, mark.clone());
@@ -95,12 +96,20 @@ pub fn desired(attachment: &Attachment) -> DesiredState {
         Backend::Ovs { bridge, vlan } => {
             host_end.tx_checksum = TxChecksum::OffOnUserspaceBridge(bridge.clone());
             pod_end.tx_checksum = TxChecksum::OffOnUserspaceBridge(bridge.clone());
-            let port =
-                OvsPort { bridge: bridge.clone(), vlan: vlan.clone(), attachment: id.clone(), owner: owner.clone() };
+            let port = OvsPort {
+                bridge: bridge.clone(),
+                vlan: vlan.clone(),
+                attachment: id.clone(),
+                owner: owner.clone(),
+                security: security.clone(),
+            };
             state.ovs_ports.insert(host_name.to_string(), port);
         }
         Backend::LinuxBridge { bridge, gateway } => {
             host_end.master = Some(bridge.clone());
+            if let Some(security) = security {
+                state.namespace(&Netns::Host).guard = elements(&host_name, security);
+            }
             if let Some(gateway) = gateway {
                 add_gateway(&mut state, bridge, gateway);
             }
@@ -163,6 +172,7 @@ mod tests {
             addresses: Vec::new(),
             routes: Vec::new(),
             owner: "default/pod/net".to_owned(),
+            security: None,
         }
     }
 

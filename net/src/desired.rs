@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 use crate::mark::{Mark, OwnedTable};
-use crate::model::{AttachmentId, IfName, MacAddr, StaticRoute, Vlan};
+use crate::model::{AttachmentId, IfName, MacAddr, PortSecurity, StaticRoute, Vlan};
+use crate::security::rules::Element;
 use crate::table::Table;
 
 /// A network namespace.
@@ -53,6 +54,8 @@ pub struct DesiredNamespace {
     pub sysctls: BTreeMap<String, String>,
     /// nftables tables of ours, whole.
     pub tables: BTreeMap<OwnedTable, Table>,
+    /// Port security: all elements of the ports that they name.
+    pub guard: BTreeSet<Element>,
 }
 
 /// A link as it shall be.
@@ -192,6 +195,8 @@ pub struct OvsPort {
     pub attachment: AttachmentId,
     /// For people.
     pub owner: String,
+    /// What may come in through it; none: anything.
+    pub security: Option<PortSecurity>,
 }
 
 /// Two desired states want different things of one object.
@@ -249,6 +254,7 @@ impl DesiredState {
                 };
                 ours.links.insert(name, merged);
             }
+            ours.guard.extend(theirs.guard);
             insert_all(&mut ours.sysctls, theirs.sysctls, |key| format!("setting `{key}` in {netns}"))?;
             insert_all(&mut ours.tables, theirs.tables, |key| format!("nftables table `{key}` in {netns}"))?;
         }

@@ -15,4 +15,5 @@ pub mod model;
 pub mod observed;
 pub mod op;
 pub mod plan;
+pub mod security;
 pub mod table;

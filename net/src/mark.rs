@@ -27,6 +27,9 @@ pub const OVS_ATTACHMENT: &str = "holdfast.io/attachment";
 /// Key in OVSDB external_ids of the port's owner, for people: `namespace/pod/network`.
 pub const OVS_OWNER: &str = "holdfast.io/owner";
 
+/// Key in OVSDB external_ids of whether a port has flows of ours: `true`.
+pub const OVS_SECURED: &str = "holdfast.io/port-security";
+
 /// First part of the name of each of our nftables tables; the rest is the name of a bridge.
 const TABLE_PREFIX: &str = "holdfast-";
 
@@ -127,6 +130,7 @@ pub struct OwnedPort {
     name: String,
     bridge: String,
     uuid: String,
+    flows_of: Option<u32>,
 }
 
 impl OwnedPort {
@@ -136,6 +140,7 @@ impl OwnedPort {
             name: name.to_owned(),
             bridge: port.bridge.clone(),
             uuid: port.uuid.clone(),
+            flows_of: port.number.filter(|_| port.secured),
         })
     }
 
@@ -152,6 +157,11 @@ impl OwnedPort {
     /// Its row in table Port.
     pub fn uuid(&self) -> &str {
         &self.uuid
+    }
+
+    /// Its number in OpenFlow, where it has flows of ours.
+    pub fn flows_of(&self) -> Option<u32> {
+        self.flows_of
     }
 }
 

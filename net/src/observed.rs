@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use crate::desired::{Netns, Route, Tap};
 use crate::mark::{LinkMark, OwnedLink, OwnedTable};
 use crate::model::{AttachmentId, IfName, MacAddr, Vlan};
+use crate::security::rules::Element;
 use crate::table::ObservedTable;
 
 /// What is.
@@ -30,6 +31,17 @@ pub struct ObservedNamespace {
     pub ipv6: bool,
     /// Our nftables tables.
     pub tables: BTreeMap<OwnedTable, ObservedTable>,
+    /// Port security; none where it was not asked for.
+    pub guard: Option<ObservedGuard>,
+}
+
+/// The table of port security.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedGuard {
+    /// Comments of its rules, in order; none where there is no table.
+    pub rules: Vec<String>,
+    /// What is in its sets.
+    pub elements: BTreeSet<Element>,
 }
 
 /// A link.
@@ -129,8 +141,12 @@ pub struct ObservedPort {
     pub attachment: Option<AttachmentId>,
     /// Our note on its owner.
     pub owner: String,
-    /// Whether the switch has taken the link in (`ofport` is assigned).
-    pub attached: bool,
+    /// Its number in OpenFlow, once the switch has taken the link in.
+    pub number: Option<u32>,
+    /// Whether our note on it says that it has flows of ours.
+    pub secured: bool,
+    /// Cookies of our flows for it; none where they were not asked for.
+    pub flows: Option<BTreeSet<u64>>,
     /// What the switch says is wrong with it.
     pub error: Option<String>,
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: an op that deletes carries the proof that its object is ours (see [`crate::mark`]).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -10,6 +11,8 @@ use ipnetwork::IpNetwork;
 use crate::desired::{Netns, OvsPort, PortFlags, Route, Tap};
 use crate::mark::{Mark, OwnedLink, OwnedPort, OwnedTable};
 use crate::model::{IfName, MacAddr};
+use crate::security::flows::Flow;
+use crate::security::rules::Element;
 use crate::table::Table;
 
 /// One step.
@@ -30,6 +33,18 @@ pub enum Op {
         netns: Netns,
         /// Which, at least one.
         links: Vec<OwnedLink>,
+    },
+    /// Takes elements out of the sets of port security.
+    RemoveElements {
+        /// Where.
+        netns: Netns,
+        /// Which, at least one.
+        elements: BTreeSet<Element>,
+    },
+    /// Removes the table of port security.
+    DeleteGuard {
+        /// Where.
+        netns: Netns,
     },
     /// Makes a bridge.
     CreateBridge {
@@ -156,6 +171,18 @@ pub enum Op {
         /// Its content.
         table: Table,
     },
+    /// Makes the table of port security, or its rules anew.
+    CreateGuard {
+        /// Where.
+        netns: Netns,
+    },
+    /// Puts elements into the sets of port security.
+    AddElements {
+        /// Where.
+        netns: Netns,
+        /// Which, at least one.
+        elements: BTreeSet<Element>,
+    },
     /// Sets a link up or down.
     SetUp {
         /// Where.
@@ -226,6 +253,17 @@ pub enum Op {
         /// The port's name.
         name: String,
     },
+    /// Brings our flows of an OVS port to their whole content, at once.
+    SetOvsFlows {
+        /// The port's name.
+        name: String,
+        /// Its bridge.
+        bridge: String,
+        /// Its number in OpenFlow.
+        number: u32,
+        /// Each with its cookie.
+        flows: Vec<(u64, Flow)>,
+    },
 }
 
 impl Op {
@@ -235,9 +273,14 @@ impl Op {
             Self::DeleteOvsPort(_)
             | Self::SetOvsPort { .. }
             | Self::AwaitOvsPort { .. }
+            | Self::SetOvsFlows { .. }
             | Self::DeleteTable { .. }
             | Self::ReplaceTable { .. } => None,
             Self::DeleteLinks { netns, .. }
+            | Self::RemoveElements { netns, .. }
+            | Self::DeleteGuard { netns }
+            | Self::CreateGuard { netns }
+            | Self::AddElements { netns, .. }
             | Self::CreateBridge { netns, .. }
             | Self::CreateVeth { netns, .. }
             | Self::CreateTap { netns, .. }
@@ -268,6 +311,18 @@ impl fmt::Display for Op {
             Self::DeleteLinks { netns, links } => {
                 f.write_str("delete links")?;
                 links.iter().try_for_each(|link| write!(f, " {}", link.name()))?;
+                write!(f, " in {netns}")
+            }
+            Self::RemoveElements { netns, elements } => {
+                write!(f, "stop to secure")?;
+                ports_of(elements).try_for_each(|port| write!(f, " {port}"))?;
+                write!(f, " in {netns}")
+            }
+            Self::DeleteGuard { netns } => write!(f, "delete table of port security in {netns}"),
+            Self::CreateGuard { netns } => write!(f, "create table of port security in {netns}"),
+            Self::AddElements { netns, elements } => {
+                write!(f, "secure")?;
+                ports_of(elements).try_for_each(|port| write!(f, " {port}"))?;
                 write!(f, " in {netns}")
             }
             Self::CreateBridge { netns, name, mac, mtu } => {
@@ -322,8 +377,16 @@ impl fmt::Display for Op {
                 write!(f, "{verb} OVS port {name} of {}: {}", port.bridge, port.vlan)
             }
             Self::AwaitOvsPort { name } => write!(f, "await OVS port {name}"),
+            Self::SetOvsFlows { name, bridge, number, flows } => {
+                write!(f, "set {} flows of OVS port {name} ({number}) of {bridge}", flows.len())
+            }
         }
     }
+}
+
+/// The ports that elements are about.
+fn ports_of(elements: &BTreeSet<Element>) -> impl Iterator<Item = &IfName> {
+    elements.iter().map(|element| &element.port).collect::<BTreeSet<_>>().into_iter()
 }
 
 /// Ethernet address and MTU where they are given.

@@ -10,7 +10,7 @@ use super::error::{StepError, WiringError};
 use super::links::{self, Veth};
 use super::netns::{Inside, Namespace};
 use super::ovsdb::Ovs;
-use super::{Outcome, ethtool, nft, tap};
+use super::{Outcome, ethtool, guard, nft, tap};
 use crate::desired::Netns;
 use crate::op::Op;
 
@@ -67,6 +67,7 @@ async fn outside(op: &Op, executors: &Executors<'_>) -> Result<Result<Outcome, S
         (Op::DeleteOvsPort(port), Some(ovs)) => ovs.delete_port(port).await.map(deleted),
         (Op::SetOvsPort { name, port, present }, Some(ovs)) => done(ovs.set_port(name, port, present.as_ref()).await),
         (Op::AwaitOvsPort { name }, Some(ovs)) => done(ovs.await_port(name).await),
+        (Op::SetOvsFlows { bridge, number, flows, .. }, Some(ovs)) => done(ovs.set_flows(bridge, *number, flows).await),
         (Op::DeleteTable { netns, table }, _) => done(nft::delete(executors.namespace(netns)?, table).await?),
         (Op::ReplaceTable { netns, name, table }, _) => {
             done(nft::replace(executors.namespace(netns)?, name, table).await?)
@@ -94,8 +95,12 @@ fn gone(netns: &Netns) -> WiringError {
 /// A step that takes nothing but the namespace it is done in. What is to be made and is there, and what is to be
 /// deleted and is gone, is no error: the next look tells whether it is what is wanted.
 fn in_namespace(op: &Op, inside: &mut Inside, peer: Option<&File>) -> io::Result<Outcome> {
-    let route = &mut inside.route;
+    let (route, netfilter) = (&mut inside.route, &mut inside.netfilter);
     match op {
+        Op::RemoveElements { elements, .. } => removed(guard::remove(netfilter, elements)),
+        Op::DeleteGuard { .. } => removed(guard::delete(netfilter)),
+        Op::CreateGuard { .. } => done(guard::make(netfilter)),
+        Op::AddElements { elements, .. } => done(guard::add(netfilter, elements)),
         Op::DeleteLinks { links, .. } => links::delete(route, links).map(deleted),
         Op::RemoveAddress { link, address, .. } => removed(links::remove_address(route, link, *address)),
         Op::RemoveRoute { link, route: gone, .. } => removed(links::remove_route(route, link, gone)),
@@ -131,6 +136,7 @@ fn in_namespace(op: &Op, inside: &mut Inside, peer: Option<&File>) -> io::Result
         Op::DeleteOvsPort(_)
         | Op::SetOvsPort { .. }
         | Op::AwaitOvsPort { .. }
+        | Op::SetOvsFlows { .. }
         | Op::DeleteTable { .. }
         | Op::ReplaceTable { .. } => Err(io::Error::from(io::ErrorKind::Unsupported)),
     }

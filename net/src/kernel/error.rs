@@ -91,6 +91,9 @@ pub enum StepError {
     /// OVSDB refused; its own words.
     #[error("ovsdb: {0}")]
     Ovsdb(String),
+    /// A bridge did not take or tell its flows.
+    #[error("OpenFlow of bridge `{0}`: {1}")]
+    OpenFlow(String, io::Error),
     /// The switch could not take the port in; its own words.
     #[error("the switch reports: {0}")]
     Switch(String),

@@ -29,6 +29,11 @@ pub(super) const NLM_F_REPLACE: u16 = 0x100;
 pub(super) const NLM_F_EXCL: u16 = 0x200;
 /// Make it if it is not there.
 pub(super) const NLM_F_CREATE: u16 = 0x400;
+/// Put it behind those that are there.
+pub(super) const NLM_F_APPEND: u16 = 0x800;
+/// What frames the requests of nfnetlink that belong together.
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
 
 /// The kernel sends no larger datagram in a dump (NLMSG_GOODSIZE is at most 32 KiB, with slack for large links).
 const BUFFER: usize = 64 * 1024;
@@ -91,19 +96,44 @@ impl Netlink {
         Err(io::Error::new(io::ErrorKind::Interrupted, "the kernel's table kept changing while it was read"))
     }
 
+    /// Sends requests of a subsystem of nfnetlink that are carried out together, or none of them: type, flags and
+    /// payload of each.
+    pub(super) fn batch(&mut self, subsystem: u16, requests: &[(u16, u16, Vec<u8>)]) -> io::Result<()> {
+        // struct nfgenmsg: any family, version 0, the subsystem.
+        let frame = [[0, 0], subsystem.to_be_bytes()].concat();
+        let mut datagram = Vec::new();
+        // All have one sequence number: whichever is refused, and where none is, the last.
+        self.sequence = self.sequence.wrapping_add(1);
+        self.put(&mut datagram, NFNL_MSG_BATCH_BEGIN, 0, &frame)?;
+        for (position, (kind, flags, payload)) in requests.iter().enumerate() {
+            let flags = flags | if position + 1 == requests.len() { NLM_F_ACK } else { 0 };
+            self.put(&mut datagram, *kind, flags, payload)?;
+        }
+        self.put(&mut datagram, NFNL_MSG_BATCH_END, 0, &frame)?;
+        sendto(self.fd.as_raw_fd(), &datagram, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        self.receive().map(drop)
+    }
+
     fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         // A dump ends with NLMSG_DONE, anything else with the acknowledgement that is asked for here.
-        let flags = NLM_F_REQUEST | flags | if flags & NLM_F_DUMP == NLM_F_DUMP { 0 } else { NLM_F_ACK };
-        let length = u32::try_from(HEADER + payload.len()).map_err(io::Error::other)?;
+        let flags = flags | if flags & NLM_F_DUMP == NLM_F_DUMP { 0 } else { NLM_F_ACK };
         let mut message = Vec::with_capacity(HEADER + payload.len());
-        message.extend_from_slice(&length.to_ne_bytes());
-        message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(&flags.to_ne_bytes());
-        message.extend_from_slice(&self.sequence.to_ne_bytes());
-        message.extend_from_slice(&0u32.to_ne_bytes());
-        message.extend_from_slice(payload);
+        self.put(&mut message, kind, flags, payload)?;
         sendto(self.fd.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        Ok(())
+    }
+
+    /// Adds a message to a datagram.
+    fn put(&self, datagram: &mut Vec<u8>, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(HEADER + payload.len()).map_err(io::Error::other)?;
+        datagram.extend_from_slice(&length.to_ne_bytes());
+        datagram.extend_from_slice(&kind.to_ne_bytes());
+        datagram.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+        datagram.extend_from_slice(&self.sequence.to_ne_bytes());
+        datagram.extend_from_slice(&0u32.to_ne_bytes());
+        datagram.extend_from_slice(payload);
+        datagram.resize(datagram.len().next_multiple_of(4), 0);
         Ok(())
     }
 

@@ -37,7 +37,7 @@ const NFTA_RULE_USERDATA: u16 = 7;
 const GENERIC_HEADER: usize = 4;
 /// Protocol families.
 const NFPROTO_INET: u8 = 1;
-const NFPROTO_BRIDGE: u8 = 7;
+pub(super) const NFPROTO_BRIDGE: u8 = 7;
 
 /// Reads the tables of ours in a namespace.
 pub(super) fn observe(netfilter: &mut Netlink) -> io::Result<BTreeMap<OwnedTable, ObservedTable>> {
@@ -50,19 +50,17 @@ pub(super) fn observe(netfilter: &mut Netlink) -> io::Result<BTreeMap<OwnedTable
             Some(_) | None => continue,
         };
         if let Some(table) = OwnedTable::recognise(family, &name) {
-            let observed = observe_rules(netfilter, &table)?;
+            let family = answer.first().copied().unwrap_or_default();
+            let observed = observe_rules(netfilter, family, table.name())?;
             tables.insert(table, observed);
         }
     }
     Ok(tables)
 }
 
-fn observe_rules(netfilter: &mut Netlink, table: &OwnedTable) -> io::Result<ObservedTable> {
-    let family = match table.family() {
-        Family::Inet => NFPROTO_INET,
-        Family::Bridge => NFPROTO_BRIDGE,
-    };
-    let name = table.name().as_bytes();
+/// The rules of a table, by their comments; none where there is no such table.
+pub(super) fn observe_rules(netfilter: &mut Netlink, family: u8, table: &str) -> io::Result<ObservedTable> {
+    let name = table.as_bytes();
     let mut request = vec![family, 0, 0, 0];
     let length = u16::try_from(4 + name.len() + 1).map_err(io::Error::other)?;
     request.extend_from_slice(&length.to_ne_bytes());
@@ -79,7 +77,7 @@ fn observe_rules(netfilter: &mut Netlink, table: &OwnedTable) -> io::Result<Obse
 }
 
 /// The value of an attribute after the generic header.
-fn attribute(answer: &[u8], wanted: u16) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn attribute(answer: &[u8], wanted: u16) -> io::Result<Option<Vec<u8>>> {
     for attribute in NlasIterator::new(answer.get(GENERIC_HEADER..).unwrap_or_default()) {
         let attribute: NlaBuffer<&[u8]> =
             attribute.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;

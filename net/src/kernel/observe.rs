@@ -17,7 +17,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, Rou
 use super::netlink::{NLM_F_DUMP, Netlink};
 use super::netns::Inside;
 use super::view::{Details, View};
-use super::{ethtool, links, nft};
+use super::{ethtool, guard, links, nft};
 use crate::desired::{Route, Tap};
 use crate::mark::{LinkMark, ROUTE_PROTOCOL};
 use crate::model::{IfName, MacAddr};
@@ -60,6 +60,9 @@ pub(super) fn observe(inside: &mut Inside, view: &View) -> Result<ObservedNamesp
     }
     if view.tables {
         namespace.tables = nft::observe(&mut inside.netfilter).map_err(failed("nftables"))?;
+    }
+    if view.guard {
+        namespace.guard = Some(guard::observe(&mut inside.netfilter).map_err(failed("port security"))?);
     }
     Ok(namespace)
 }

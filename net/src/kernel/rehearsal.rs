@@ -62,6 +62,7 @@ pub async fn rehearse() -> Result<(), RehearsalError> {
         addresses: vec!["192.0.2.2/24".parse()?],
         routes: Vec::new(),
         owner: "rehearsal".to_owned(),
+        security: None,
     };
     wiring.reconcile(&attachment::desired(&attachment)).await?;
     let binding = Binding {

@@ -18,6 +18,8 @@ pub(super) struct View {
     pub(super) sysctls: BTreeSet<String>,
     /// Whether to look at nftables.
     pub(super) tables: bool,
+    /// Whether to look at port security.
+    pub(super) guard: bool,
 }
 
 /// What of a link to look at beside its own attributes.
@@ -45,6 +47,7 @@ pub(super) fn views(desired: &DesiredState) -> BTreeMap<Netns, View> {
     let mut views: BTreeMap<Netns, View> = BTreeMap::new();
     for (netns, marks) in &desired.scope {
         let view = views.entry(netns.clone()).or_default();
+        view.guard = *netns == Netns::Host;
         for mark in marks {
             match mark {
                 Mark::Attachment(id) => {
@@ -60,6 +63,7 @@ pub(super) fn views(desired: &DesiredState) -> BTreeMap<Netns, View> {
     for (netns, want) in &desired.namespaces {
         let view = views.entry(netns.clone()).or_default();
         view.all_links |= matches!(netns, Netns::Path(_));
+        view.guard |= !want.guard.is_empty();
         view.sysctls.extend(want.sysctls.keys().cloned());
         for (name, link) in &want.links {
             view.links.insert(name.clone(), Details::of(link));
@@ -78,6 +82,8 @@ pub(super) struct OvsView {
     pub(super) bridges: BTreeSet<String>,
     /// Ports by name.
     pub(super) ports: BTreeSet<String>,
+    /// Those of them whose flows to look at.
+    pub(super) secured: BTreeSet<String>,
 }
 
 /// What to look at in Open vSwitch; none where nothing is to be.
@@ -89,5 +95,7 @@ pub(super) fn ovs_view(desired: &DesiredState) -> Option<OvsView> {
             ports.insert(host_ifname(id).to_string());
         }
     }
-    (!ports.is_empty()).then_some(OvsView { bridges, ports })
+    let secured = desired.ovs_ports.iter().filter(|(_, port)| port.security.is_some());
+    let secured = secured.map(|(name, _)| name.clone()).collect();
+    (!ports.is_empty()).then_some(OvsView { bridges, ports, secured })
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use serde::{Deserialize, Serialize};
 
-use super::{IfName, MacAddr, StaticRoute};
+use super::{IfName, MacAddr, PortSecurity, StaticRoute};
 
 /// What names an attachment: CNI's own key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub struct Attachment {
     pub routes: Vec<StaticRoute>,
     /// For people: `namespace/pod/network`. Written on the OVS port, where there is one.
     pub owner: String,
+    /// What the pod may say of itself; none: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<PortSecurity>,
 }
 
 /// What a host end is plugged into.

@@ -4,6 +4,7 @@ mod attachment;
 mod guest;
 mod ifname;
 mod mac;
+mod security;
 
 pub use attachment::{
     Attachment, AttachmentId, AttachmentIdError, Backend, Binding, BindingMethod, BridgeGateway, Delivery,
@@ -12,3 +13,4 @@ pub use attachment::{
 pub use guest::{DhcpV4, GuestNic, StaticRoute};
 pub use ifname::{IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
+pub use security::PortSecurity;

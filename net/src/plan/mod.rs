@@ -4,6 +4,7 @@
 //! a link that somebody else made only that is changed which the desired state says about it.
 
 mod diff;
+mod guard;
 mod links;
 mod order;
 mod ovs;
@@ -120,6 +121,7 @@ impl PlanError {
 pub fn plan(desired: &DesiredState, observed: &ObservedState) -> Result<Plan, PlanError> {
     let mut ops = Vec::new();
     let fresh = links::plan(desired, observed, &mut ops)?;
+    guard::plan(desired, observed, &mut ops);
     ovs::plan(desired, observed, &fresh, &mut ops)?;
     order::sort(&mut ops);
     Ok(Plan { ops })

@@ -8,6 +8,8 @@ enum Step {
     DeleteOvsPort,
     DeleteTable,
     DeleteLinks,
+    RemoveElements,
+    DeleteGuard,
     CreateBridge,
     CreatePort,
     SetMark,
@@ -17,6 +19,8 @@ enum Step {
     SetPortFlags,
     SetSysctl,
     ReplaceTable,
+    CreateGuard,
+    AddElements,
     SetUp,
     AddAddress,
     RemoveRoute,
@@ -25,13 +29,16 @@ enum Step {
     SetNeighbour,
     SetOvsPort,
     AwaitOvsPort,
+    SetOvsFlows,
 }
 
 /// First to last.
-const ORDER: [(Step, &str); 20] = [
+const ORDER: [(Step, &str); 25] = [
     (Step::DeleteOvsPort, "a switch whose port lost its link keeps the port, and logs an error at each look"),
     (Step::DeleteTable, "a table is found by its bridge: were the bridge gone first, a crash would lose the table"),
     (Step::DeleteLinks, "a name has to be free before it is used anew"),
+    (Step::RemoveElements, "a port that is there still is secured still"),
+    (Step::DeleteGuard, "by now its sets are empty"),
     (Step::CreateBridge, "a veth is made as the port of a bridge that is there"),
     (Step::CreatePort, "all that follows is done to links that are there"),
     (Step::SetMark, "the sooner, the less a crash leaves without its attachment's name"),
@@ -41,6 +48,8 @@ const ORDER: [(Step, &str); 20] = [
     (Step::SetPortFlags, "a bridge learns from a port as soon as that is up"),
     (Step::SetSysctl, "settings of a link exist with it, and IPv6 speaks as soon as the link is up"),
     (Step::ReplaceTable, "what a table keeps off the wire is kept off from the first packet"),
+    (Step::CreateGuard, "a set has to be there before its elements"),
+    (Step::AddElements, "a port is secured before its first frame"),
     (Step::SetUp, "the kernel takes routes only through a link that is up"),
     (Step::AddAddress, "a next hop has to be on the link"),
     (Step::RemoveRoute, "a destination has one route of ours"),
@@ -49,6 +58,7 @@ const ORDER: [(Step, &str); 20] = [
     (Step::SetNeighbour, "a link that is down forgets its neighbours"),
     (Step::SetOvsPort, "the switch opens the link at once, and takes its MTU and offloads as they are then"),
     (Step::AwaitOvsPort, "the switch works while all the rest is done"),
+    (Step::SetOvsFlows, "flows name the number that the switch gives a port"),
 ];
 
 /// Sorts steps; those of one rank keep the order in which the planner found them.
@@ -65,6 +75,10 @@ fn step(op: &Op) -> Step {
         Op::DeleteOvsPort(_) => Step::DeleteOvsPort,
         Op::DeleteTable { .. } => Step::DeleteTable,
         Op::DeleteLinks { .. } => Step::DeleteLinks,
+        Op::RemoveElements { .. } => Step::RemoveElements,
+        Op::DeleteGuard { .. } => Step::DeleteGuard,
+        Op::CreateGuard { .. } => Step::CreateGuard,
+        Op::AddElements { .. } => Step::AddElements,
         Op::CreateBridge { .. } => Step::CreateBridge,
         Op::CreateVeth { .. } | Op::CreateTap { .. } => Step::CreatePort,
         Op::SetMark { .. } => Step::SetMark,
@@ -82,5 +96,6 @@ fn step(op: &Op) -> Step {
         Op::SetNeighbour { .. } => Step::SetNeighbour,
         Op::SetOvsPort { .. } => Step::SetOvsPort,
         Op::AwaitOvsPort { .. } => Step::AwaitOvsPort,
+        Op::SetOvsFlows { .. } => Step::SetOvsFlows,
     }
 }

@@ -8,6 +8,7 @@ use crate::mark::{Mark, OwnedPort};
 use crate::model::{IfName, Vlan};
 use crate::observed::{ObservedPort, ObservedState};
 use crate::op::Op;
+use crate::security::flows::{Flow, flows};
 
 /// Adds the steps for OVS ports. `fresh` are the links that the plan makes: a port that was there before its link has
 /// to be taken in again.
@@ -27,15 +28,18 @@ pub(super) fn plan(
             None => add(name, want, None, ops),
             Some(have) => {
                 let owned = OwnedPort::prove(name, have).ok_or_else(|| PlanError::ForeignPort(name.clone()))?;
-                let broken = have.error.is_some() && !have.attached;
+                let broken = have.error.is_some() && have.number.is_none();
                 if have.bridge != want.bridge || link_is_new || broken {
                     ops.push(Op::DeleteOvsPort(owned));
                     add(name, want, None, ops);
-                } else if !agrees(want, have) {
+                    continue;
+                }
+                if !agrees(want, have) {
                     add(name, want, Some(owned), ops);
-                } else if !have.attached {
+                } else if have.number.is_none() {
                     ops.push(Op::AwaitOvsPort { name: name.clone() });
                 }
+                plan_flows(name, want, have, ops);
             }
         }
     }
@@ -54,12 +58,27 @@ fn add(name: &str, want: &OvsPort, present: Option<OwnedPort>, ops: &mut Vec<Op>
     ops.push(Op::AwaitOvsPort { name: name.to_owned() });
 }
 
+/// Adds the step for the flows of a port that the switch has taken in.
+fn plan_flows(name: &str, want: &OvsPort, have: &ObservedPort, ops: &mut Vec<Op>) {
+    let Some(number) = have.number else { return };
+    let flows: Vec<(u64, Flow)> = want.security.as_ref().map_or_else(Vec::new, |security| {
+        let flows = flows(security, matches!(want.vlan, Vlan::Trunk { .. }));
+        flows.into_iter().map(|flow| (flow.cookie(&want.attachment, number), flow)).collect()
+    });
+    let cookies: BTreeSet<u64> = flows.iter().map(|(cookie, _)| *cookie).collect();
+    let present = have.flows.clone().unwrap_or_default();
+    if cookies != present || (have.secured && want.security.is_none()) {
+        ops.push(Op::SetOvsFlows { name: name.to_owned(), bridge: want.bridge.clone(), number, flows });
+    }
+}
+
 fn agrees(want: &OvsPort, have: &ObservedPort) -> bool {
-    let OvsPort { bridge, vlan, attachment, owner } = want;
+    let OvsPort { bridge, vlan, attachment, owner, security } = want;
     *bridge == have.bridge
         && have.vlan.as_ref().is_some_and(|present| canonical(present) == canonical(vlan))
         && have.attachment.as_ref() == Some(attachment)
         && *owner == have.owner
+        && security.is_some() == have.secured
 }
 
 /// A trunk's tags are a set.

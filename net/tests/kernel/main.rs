@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 mod bindings;
+mod frames;
 mod links;
 mod linux_bridge;
 mod ovs;
 mod pods;
+mod security;
 mod switch;
 mod traffic;
 mod world;

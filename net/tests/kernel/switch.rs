@@ -81,6 +81,18 @@ impl<'a> Switch<'a> {
         self.world.host.command(&format!("ovs-vsctl --timeout=20 --db=unix:{} {arguments}", self.socket().display()))
     }
 
+    /// Runs ovs-ofctl.
+    pub fn ofctl(&self, arguments: &str) -> String {
+        let (command, rest) = arguments.split_once(' ').unwrap();
+        let rest = rest.replacen("br0", &self.dir.join("br0.mgmt").display().to_string(), 1);
+        self.world.host.command(&format!("ovs-ofctl --timeout=20 {command} unix:{rest}"))
+    }
+
+    /// The flows of `br0`.
+    pub fn flows(&self) -> Vec<String> {
+        self.ofctl("dump-flows br0").lines().filter(|line| line.contains("cookie=")).map(str::to_owned).collect()
+    }
+
     /// Names of the ports of `br0`.
     pub fn ports(&self) -> Vec<String> {
         self.vsctl("list-ports br0").lines().map(str::to_owned).collect()

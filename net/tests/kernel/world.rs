@@ -147,6 +147,7 @@ impl World {
                 gateway: Some("10.7.0.1".parse().unwrap()),
             }],
             owner: format!("default/pod{number}/net"),
+            security: None,
         }
     }
 }

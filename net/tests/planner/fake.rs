@@ -8,11 +8,12 @@ use holdfast_net::desired::{Netns, Route};
 use holdfast_net::mark::LinkMark;
 use holdfast_net::model::{IfName, MacAddr};
 use holdfast_net::observed::{
-    Master, ObservedBridge, ObservedKind, ObservedLink, ObservedNamespace, ObservedOvs, ObservedPort,
+    Master, ObservedBridge, ObservedGuard, ObservedKind, ObservedLink, ObservedNamespace, ObservedOvs, ObservedPort,
     ObservedPortFlags, ObservedState,
 };
 use holdfast_net::op::Op;
 use holdfast_net::plan::Plan;
+use holdfast_net::security::rules::{Rule, rules};
 
 #[derive(Clone)]
 pub struct Fake {
@@ -30,7 +31,8 @@ impl Fake {
                 ("net/ipv4/ip_forward".to_owned(), "0".to_owned()),
                 ("net/ipv6/conf/all/forwarding".to_owned(), "0".to_owned()),
             ]);
-            let namespace = ObservedNamespace { ipv6: true, sysctls, ..ObservedNamespace::default() };
+            let guard = (netns == Netns::Host).then(ObservedGuard::default);
+            let namespace = ObservedNamespace { ipv6: true, sysctls, guard, ..ObservedNamespace::default() };
             fake.state.namespaces.insert(netns, namespace);
         }
         let bridges = BTreeMap::from([("br0".to_owned(), ObservedBridge { userspace })]);
@@ -101,7 +103,7 @@ impl Fake {
         if let (Netns::Host, Some(ovs)) = (netns, &mut self.state.ovs)
             && let Some(port) = ovs.ports.get_mut(link.as_str())
         {
-            port.attached = false;
+            (port.number, port.flows) = (None, None);
         }
         if let ObservedKind::Veth { peer: Some(peer) } = gone.kind {
             let end = self.state.namespaces.iter().find_map(|(netns, namespace)| {
@@ -117,6 +119,10 @@ impl Fake {
     fn link(&mut self, netns: &Netns, link: &IfName) -> Result<&mut ObservedLink, String> {
         let namespace = self.state.namespaces.get_mut(netns).ok_or("no such namespace")?;
         namespace.links.get_mut(link).ok_or_else(|| format!("no link {link}"))
+    }
+
+    fn guard(&mut self, netns: &Netns) -> &mut ObservedGuard {
+        self.state.namespaces.get_mut(netns).unwrap().guard.get_or_insert_default()
     }
 
     fn ovs(&mut self) -> Result<&mut ObservedOvs, String> {
@@ -208,8 +214,35 @@ impl Fake {
             Op::SetOvsPort { name, port, present } => self.set_port(name, port, present.is_some())?,
             Op::AwaitOvsPort { name } => {
                 self.link(&Netns::Host, &name.parse().unwrap())?;
+                self.last_index += 1;
+                let number = self.last_index;
                 let port = self.ovs()?.ports.get_mut(name).ok_or("no such port")?;
-                (port.attached, port.error) = (true, None);
+                (port.number, port.error) = (port.number.or(Some(number)), None);
+            }
+            Op::SetOvsFlows { name, bridge, number, flows } => {
+                let port = self.ovs()?.ports.get_mut(name).ok_or("no such port")?;
+                if port.bridge != *bridge || port.number != Some(*number) {
+                    return Err("another port".to_owned());
+                }
+                port.flows = Some(flows.iter().map(|(cookie, _)| *cookie).collect());
+            }
+            Op::RemoveElements { netns, elements } => {
+                let guard = self.guard(netns);
+                for element in elements {
+                    guard.elements.remove(element).then_some(()).ok_or("no such element")?;
+                }
+            }
+            Op::DeleteGuard { netns } => {
+                let guard = std::mem::take(self.guard(netns));
+                (!guard.rules.is_empty()).then_some(()).ok_or("no such table")?;
+            }
+            Op::CreateGuard { netns } => {
+                self.guard(netns).rules = rules().iter().map(Rule::comment).collect();
+            }
+            Op::AddElements { netns, elements } => {
+                let guard = self.guard(netns);
+                (!guard.rules.is_empty()).then_some(()).ok_or("no such table")?;
+                guard.elements.extend(elements.iter().cloned());
             }
         }
         Ok(())
@@ -246,14 +279,16 @@ impl Fake {
         if !ovs.bridges.contains_key(&port.bridge) || ovs.ports.contains_key(name) != present {
             return Err("no such bridge, or the port is there".to_owned());
         }
-        let attached = ovs.ports.get(name).is_some_and(|port| port.attached);
+        let (number, flows) = ovs.ports.get(name).map_or((None, None), |port| (port.number, port.flows.clone()));
         let port = ObservedPort {
             uuid,
             bridge: port.bridge.clone(),
             vlan: Some(port.vlan.clone()),
             attachment: Some(port.attachment.clone()),
             owner: port.owner.clone(),
-            attached,
+            number,
+            secured: port.security.is_some(),
+            flows,
             error: None,
         };
         ovs.ports.insert(name.to_owned(), port);

@@ -7,10 +7,10 @@ use holdfast_net::desired::{DesiredState, Netns};
 use holdfast_net::mark::LinkMark;
 use holdfast_net::model::{
     Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, PodInterface,
-    Protocol, StaticRoute, Vlan,
+    PortSecurity, Protocol, StaticRoute, Vlan,
 };
-use holdfast_net::observed::{Master, ObservedKind, ObservedLink, ObservedState};
-use holdfast_net::plan::{Plan, plan};
+use holdfast_net::observed::{Master, ObservedGuard, ObservedKind, ObservedLink, ObservedState};
+use holdfast_net::plan::{Op, Plan, plan};
 use holdfast_net::{attachment, binding};
 use proptest::prelude::*;
 
@@ -60,9 +60,16 @@ fn method() -> impl Strategy<Value = BindingMethod> {
     ]
 }
 
+fn security(number: usize) -> impl Strategy<Value = Option<PortSecurity>> {
+    let mac = format!("02:00:00:00:00:{number:02x}").parse().unwrap();
+    let address = move |limited: bool| limited.then(|| format!("10.7.0.{}", number + 2).parse().unwrap());
+    let secured = move |limited| PortSecurity { macs: [mac].into(), addresses: address(limited).into_iter().collect() };
+    proptest::option::of(any::<bool>().prop_map(secured))
+}
+
 fn pod(number: usize) -> impl Strategy<Value = Pod> {
-    (backend(), 576..9000u32, proptest::option::of((method(), 1..5u32, any::<bool>()))).prop_map(
-        move |(backend, mtu, bound)| {
+    (backend(), security(number), 576..9000u32, proptest::option::of((method(), 1..5u32, any::<bool>()))).prop_map(
+        move |(backend, security, mtu, bound)| {
             let netns = PathBuf::from(format!("/pods/{number}"));
             let routes = vec![StaticRoute {
                 destination: "0.0.0.0/0".parse().unwrap(),
@@ -77,6 +84,7 @@ fn pod(number: usize) -> impl Strategy<Value = Pod> {
                 addresses: vec![format!("10.7.0.{}/24", number + 2).parse().unwrap()],
                 routes,
                 owner: format!("default/pod{number}/net"),
+                security,
             };
             let pod = PodInterface {
                 mac: attachment.mac,
@@ -144,6 +152,10 @@ fn foreign(state: &ObservedState) -> BTreeMap<(Netns, String), ObservedLink> {
 fn settle(fake: &mut Fake, desired: &DesiredState) {
     let first = plan(desired, &fake.observe()).unwrap();
     fake.apply(&first);
+    // Flows name the number that a port got by the first.
+    let second = plan(desired, &fake.observe()).unwrap();
+    assert!(second.ops.iter().all(|op| matches!(op, Op::SetOvsFlows { .. })), "after\n{first}\nleft to do:\n{second}");
+    fake.apply(&second);
     let left = plan(desired, &fake.observe()).unwrap();
     assert!(left.is_empty(), "after\n{first}\nleft to do:\n{left}");
 }
@@ -178,6 +190,14 @@ fn disturb(fake: &mut Fake, what: u8, which: usize) {
         9 => namespace.tables.clear(),
         10 => namespace.sysctls.values_mut().for_each(|value| *value = "0".to_owned()),
         11 => observed.master = Some(Master::Index(999)),
+        12 => namespace.guard = namespace.guard.take().map(|_| ObservedGuard::default()),
+        13 => namespace.guard.iter_mut().for_each(|guard| guard.rules.clear()),
+        14 => namespace.guard.iter_mut().for_each(|guard| drop(guard.elements.pop_last())),
+        15 => {
+            for port in fake.state.ovs.as_mut().unwrap().ports.values_mut() {
+                port.flows = None;
+            }
+        }
         _ => {
             for port in fake.state.ovs.as_mut().unwrap().ports.values_mut() {
                 port.vlan = None;
@@ -229,13 +249,14 @@ proptest! {
         for (netns, namespace) in &after.namespaces {
             prop_assert_eq!(&namespace.links, &before.namespaces[netns].links);
             prop_assert!(namespace.tables.is_empty());
+            prop_assert_eq!(&namespace.guard, &before.namespaces[netns].guard);
         }
         prop_assert_eq!(after.ovs, before.ovs);
     }
 
     #[test]
     fn drift_is_put_right(
-        pods in pods(), userspace: bool, disturbances in proptest::collection::vec((0..13u8, 0..20usize), 1..4),
+        pods in pods(), userspace: bool, disturbances in proptest::collection::vec((0..17u8, 0..20usize), 1..4),
     ) {
         let mut fake = world(pods.len(), userspace, &[]);
         for pod in &pods {
@@ -245,7 +266,7 @@ proptest! {
             disturb(&mut fake, what, which);
         }
         // What hangs together, such as a bridge and its ports, takes a second look when the bridge is made anew.
-        for _ in 0..2 {
+        for _ in 0..3 {
             for pod in &pods {
                 let steps = plan(&pod.desired(), &fake.observe()).unwrap();
                 fake.apply(&steps);

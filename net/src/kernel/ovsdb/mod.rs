@@ -5,7 +5,8 @@ mod replica;
 mod session;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,11 +18,13 @@ use tokio::time::timeout;
 use self::replica::{Attached, vlan_columns};
 use self::session::{Request, Session, Shared, Version};
 use super::error::StepError;
+use super::openflow;
 use super::view::OvsView;
 use crate::desired::OvsPort;
-use crate::mark::{OVS_ATTACHMENT, OVS_OWNER, OwnedPort};
+use crate::mark::{OVS_ATTACHMENT, OVS_OWNER, OVS_SECURED, OwnedPort};
 use crate::model::AttachmentId;
 use crate::observed::ObservedOvs;
+use crate::security::flows::Flow;
 
 /// How long to wait for a connection that is not there yet.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
@@ -78,8 +81,26 @@ impl Ovs {
 
     /// What is; none where there is no Open vSwitch.
     pub(super) async fn observe(&self, view: &OvsView) -> Result<Option<ObservedOvs>, StepError> {
-        let connected = self.connected().await?;
-        Ok(connected.then(|| self.shared.replica().observe(&view.bridges, &view.ports)))
+        if !self.connected().await? {
+            return Ok(None);
+        }
+        let mut observed = self.shared.replica().observe(&view.bridges, &view.ports);
+        for (_, port) in observed.ports.iter_mut().filter(|(name, _)| view.secured.contains(*name)) {
+            if let Some(number) = port.number {
+                port.flows = Some(openflow::cookies(self.folder(), &port.bridge, number).await?);
+            }
+        }
+        Ok(Some(observed))
+    }
+
+    /// Where the switch has its sockets.
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Gives a port these flows of ours, and no others.
+    pub(super) async fn set_flows(&self, bridge: &str, number: u32, flows: &[(u64, Flow)]) -> Result<(), StepError> {
+        openflow::replace(self.folder(), bridge, number, flows).await
     }
 
     /// The attachments that ports of ours name.
@@ -101,8 +122,13 @@ impl Ovs {
         port: &OvsPort,
         present: Option<&OwnedPort>,
     ) -> Result<(), StepError> {
-        let OvsPort { bridge, vlan, attachment, owner } = port;
-        let ids = json!(["map", [[OVS_ATTACHMENT, attachment.to_string()], [OVS_OWNER, owner]]]);
+        let OvsPort { bridge, vlan, attachment, owner, security } = port;
+        let mut ids = vec![[OVS_ATTACHMENT, &attachment.to_string()].map(str::to_owned)];
+        ids.push([OVS_OWNER, owner].map(str::to_owned));
+        if security.is_some() {
+            ids.push([OVS_SECURED, "true"].map(str::to_owned));
+        }
+        let ids = json!(["map", ids]);
         let mut row = json!({ "external_ids": ids });
         for (column, value) in vlan_columns(vlan) {
             row[column] = value;
@@ -131,18 +157,27 @@ impl Ovs {
     /// Waits until our own copy has what was written: the monitor's update follows the transaction's answer.
     async fn synced(&self, name: &str, port: &OvsPort) -> Result<(), StepError> {
         let ports = BTreeSet::from([name.to_owned()]);
-        let written = || {
-            let observed = self.shared.replica().observe(&BTreeSet::new(), &ports);
-            observed
-                .ports
-                .get(name)
-                .is_some_and(|found| found.bridge == port.bridge && found.attachment.as_ref() == Some(&port.attachment))
-        };
+        let written =
+            || {
+                let observed = self.shared.replica().observe(&BTreeSet::new(), &ports);
+                observed.ports.get(name).filter(|found| found.secured == port.security.is_some()).is_some_and(|found| {
+                    found.bridge == port.bridge && found.attachment.as_ref() == Some(&port.attachment)
+                })
+            };
         self.wait(TRANSACT_DEADLINE, || written().then_some(())).await
     }
 
     /// Takes a port off its bridge; false where it was gone.
+    ///
+    /// Its flows go first: of a port that is gone nobody knows which they were.
     pub(super) async fn delete_port(&self, port: &OwnedPort) -> Result<bool, StepError> {
+        if let Some(number) = port.flows_of() {
+            match self.set_flows(port.bridge(), number, &[]).await {
+                // A switch that does not run has no flows.
+                Err(StepError::OpenFlow(_, error)) if is_absent(&error) => {}
+                result => result?,
+            }
+        }
         let mutate = json!({"op": "mutate", "table": "Bridge", "where": [["ports", "includes", ["uuid", port.uuid()]]],
             "mutations": [["ports", "delete", ["uuid", port.uuid()]]]});
         let found = counted(&self.transact(vec![mutate]).await?);
@@ -158,7 +193,7 @@ impl Ovs {
     /// Waits until the switch has taken a port in.
     pub(super) async fn await_port(&self, name: &str) -> Result<(), StepError> {
         let attached = || match self.shared.replica().attached(name) {
-            Some(Attached::Yes) => Some(Ok(())),
+            Some(Attached::Yes(_)) => Some(Ok(())),
             Some(Attached::Failed(words)) => Some(Err(StepError::Switch(words))),
             Some(Attached::Pending) => None,
             None => Some(Err(vanished("port", name))),
@@ -195,6 +230,11 @@ impl Ovs {
 /// Whether the last operation found a row.
 fn counted(results: &[Value]) -> bool {
     results.last().and_then(|result| result.get("count")).and_then(Value::as_u64).is_some_and(|count| count > 0)
+}
+
+/// Whether nobody listens on a socket.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 fn is(uuid: &str) -> Value {

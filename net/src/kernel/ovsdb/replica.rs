@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 
-use crate::mark::{OVS_ATTACHMENT, OVS_OWNER};
+use crate::mark::{OVS_ATTACHMENT, OVS_OWNER, OVS_SECURED};
 use crate::model::{AttachmentId, Vlan};
 use crate::observed::{ObservedBridge, ObservedOvs, ObservedPort};
 
@@ -42,8 +42,8 @@ pub(super) struct Replica {
 pub(super) enum Attached {
     /// It has not looked at it yet.
     Pending,
-    /// It took it in.
-    Yes,
+    /// It took it in, under this number.
+    Yes(u32),
     /// It could not; in its words.
     Failed(String),
 }
@@ -90,7 +90,7 @@ impl Replica {
         let mut state = Attached::Pending;
         for interface in interfaces {
             match (number(interface, "ofport"), text(interface, "error")) {
-                (Some(1..), _) => state = Attached::Yes,
+                (Some(number @ 1..), _) => state = Attached::Yes(u32::try_from(number).unwrap_or_default()),
                 (_, Some(error)) => return Some(Attached::Failed(error.to_owned())),
                 (_, None) => return Some(Attached::Pending),
             }
@@ -119,10 +119,15 @@ impl Replica {
                 vlan: vlan(row),
                 attachment: pair(row, OVS_ATTACHMENT).and_then(|id| id.parse().ok()),
                 owner: pair(row, OVS_OWNER).unwrap_or_default().to_owned(),
-                attached: attached == Some(Attached::Yes),
+                number: match attached {
+                    Some(Attached::Yes(number)) => Some(number),
+                    Some(Attached::Pending | Attached::Failed(_)) | None => None,
+                },
+                secured: pair(row, OVS_SECURED).is_some(),
+                flows: None,
                 error: match attached {
                     Some(Attached::Failed(error)) => Some(error),
-                    Some(Attached::Pending | Attached::Yes) | None => None,
+                    Some(Attached::Pending | Attached::Yes(_)) | None => None,
                 },
             };
             Some((name.clone(), port))
@@ -301,7 +306,7 @@ mod tests {
         assert_eq!(pair(&replica.ports["p2"], "x"), None);
 
         replica.update(&json!({"Interface": {"i2": {"modify": {"ofport": 3, "error": ["set", []]}}}}));
-        assert_eq!(replica.attached("hf1"), Some(Attached::Yes));
+        assert_eq!(replica.attached("hf1"), Some(Attached::Yes(3)));
         replica.update(&json!({
             "Bridge": {"b1": {"modify": {"ports": ["uuid", "p2"]}}},
             "Port": {"p2": {"delete": null}},

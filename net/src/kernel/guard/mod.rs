@@ -1,0 +1,119 @@
+//! Port security on the host's Linux bridges: one table of nftables for all of them, read and written over netlink, for
+//! each ADD and DEL changes it.
+
+mod message;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use netlink_packet_core::{NlaBuffer, NlasIterator};
+
+use self::message::NAME;
+use super::netlink::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, Netlink};
+use super::nft::{self, NFPROTO_BRIDGE};
+use crate::observed::ObservedGuard;
+use crate::security::rules::{Element, Rule, Set, rules};
+
+/// Table and chain; every table of this name is ours.
+const TABLE: &str = "holdfast";
+const CHAIN: &str = "port-security";
+/// NFNL_SUBSYS_NFTABLES.
+const SUBSYSTEM: u16 = 10;
+/// NFTA_SET_ELEM_LIST_ELEMENTS, and within it NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE.
+const ELEMENTS: u16 = 3;
+const FIRST: u16 = 1;
+
+/// Elements in one request: an attribute's length has 16 bits.
+const AT_ONCE: usize = 500;
+
+type Request = (u16, u16, Vec<u8>);
+
+/// Reads the table.
+pub(super) fn observe(netfilter: &mut Netlink) -> io::Result<ObservedGuard> {
+    let rules = nft::observe_rules(netfilter, NFPROTO_BRIDGE, TABLE)?.rules;
+    let mut guard =
+        ObservedGuard { rules: rules.into_iter().map(|(_, comment)| comment).collect(), ..Default::default() };
+    if guard.rules.is_empty() {
+        return Ok(guard);
+    }
+    for set in Set::ALL {
+        let answers = netfilter.exchange(message::GET_ELEMENT, NLM_F_DUMP, &message::elements_of(TABLE, set))?;
+        for (_, answer) in answers {
+            let list = nft::attribute(&answer, ELEMENTS)?.unwrap_or_default();
+            guard.elements.extend(read_elements(set, &list)?);
+        }
+    }
+    Ok(guard)
+}
+
+fn read_elements(set: Set, list: &[u8]) -> io::Result<Vec<Element>> {
+    let mut elements = Vec::new();
+    for element in NlasIterator::new(list) {
+        let element: NlaBuffer<&[u8]> = element.map_err(invalid)?;
+        let key = first(element.value())?;
+        let value = first(&key)?;
+        let (port, address) = value.split_at_checked(NAME).ok_or_else(|| invalid("a key is too short"))?;
+        let port = String::from_utf8_lossy(port);
+        // What is no name of a link is no port of anybody.
+        let Ok(port) = port.trim_end_matches('\0').parse() else { continue };
+        let address = address.get(..set.address_length()).ok_or_else(|| invalid("a key is too short"))?.to_vec();
+        elements.push(Element { set, port, address });
+    }
+    Ok(elements)
+}
+
+/// The value of the attribute of type 1 in a list of attributes.
+fn first(list: &[u8]) -> io::Result<Vec<u8>> {
+    for attribute in NlasIterator::new(list) {
+        let attribute: NlaBuffer<&[u8]> = attribute.map_err(invalid)?;
+        if attribute.kind() == FIRST {
+            return Ok(attribute.value().to_vec());
+        }
+    }
+    Err(invalid("an attribute is missing"))
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Makes the table, or its rules anew; what is in its sets stays.
+pub(super) fn make(netfilter: &mut Netlink) -> io::Result<()> {
+    let mut requests: Vec<Request> = vec![(message::NEW_TABLE, NLM_F_CREATE, message::table(TABLE))];
+    for (set, number) in Set::ALL.into_iter().zip(1..) {
+        requests.push((message::NEW_SET, NLM_F_CREATE, message::set(TABLE, set, number)));
+    }
+    requests.push((message::NEW_CHAIN, NLM_F_CREATE, message::chain(TABLE, CHAIN)));
+    requests.push((message::DELETE_RULE, 0, message::rules_of(TABLE, CHAIN)));
+    let rule = |rule: Rule| (message::NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, message::rule(TABLE, CHAIN, &rule));
+    requests.extend(rules().into_iter().map(rule));
+    netfilter.batch(SUBSYSTEM, &requests)
+}
+
+/// Removes the table.
+pub(super) fn delete(netfilter: &mut Netlink) -> io::Result<()> {
+    netfilter.batch(SUBSYSTEM, &[(message::DELETE_TABLE, 0, message::table(TABLE))])
+}
+
+/// Adds elements; those that are there are no error.
+pub(super) fn add(netfilter: &mut Netlink, elements: &BTreeSet<Element>) -> io::Result<()> {
+    change(netfilter, message::NEW_ELEMENT, NLM_F_CREATE, elements)
+}
+
+/// Removes elements.
+pub(super) fn remove(netfilter: &mut Netlink, elements: &BTreeSet<Element>) -> io::Result<()> {
+    change(netfilter, message::DELETE_ELEMENT, 0, elements)
+}
+
+fn change(netfilter: &mut Netlink, kind: u16, flags: u16, elements: &BTreeSet<Element>) -> io::Result<()> {
+    let mut keys: BTreeMap<Set, Vec<Vec<u8>>> = BTreeMap::new();
+    for Element { set, port, address } in elements {
+        keys.entry(*set).or_default().push(message::key(port.as_str(), address));
+    }
+    let requests: Vec<Request> = keys
+        .iter()
+        .flat_map(|(set, keys)| keys.chunks(AT_ONCE).map(|keys| (*set, keys)))
+        .map(|(set, keys)| (kind, flags, message::elements(TABLE, set, keys.iter())))
+        .collect();
+    netfilter.batch(SUBSYSTEM, &requests)
+}

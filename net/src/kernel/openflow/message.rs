@@ -1,0 +1,177 @@
+//! Messages of OpenFlow 1.3 (ONF TS-006), with bundles as its extension 230 has them: what port security needs.
+
+use crate::security::flows::{COOKIE, COOKIE_MASK, Field, Flow};
+
+/// Length of a message's header.
+pub(super) const HEADER: usize = 8;
+/// Types of messages.
+pub(super) const HELLO: u8 = 0;
+pub(super) const ERROR: u8 = 1;
+pub(super) const EXPERIMENTER: u8 = 4;
+pub(super) const MULTIPART_REPLY: u8 = 19;
+const FLOW_MOD: u8 = 14;
+const MULTIPART_REQUEST: u8 = 18;
+
+const VERSION: u8 = 4;
+/// Any port, any group, no buffer.
+const ANY: [u8; 4] = [0xff; 4];
+/// The port that stands for what a switch without flows does.
+const NORMAL: u32 = 0xffff_fffa;
+/// Commands of a FlowMod.
+const ADD: u8 = 0;
+const DELETE: u8 = 3;
+/// Statistics of single flows.
+const FLOW_STATISTICS: u16 = 1;
+/// Where the cookie is in an entry of them.
+const COOKIE_OFFSET: usize = 24;
+/// ONF as experimenter, and its messages.
+const ONF: u32 = 0x4f4e_4600;
+const BUNDLE_CONTROL: u32 = 2300;
+const BUNDLE_ADD: u32 = 2301;
+/// Kinds of BundleControl.
+const OPEN: u16 = 0;
+const COMMIT: u16 = 4;
+const COMMITTED: u16 = 5;
+/// All at once or nothing, in the order given.
+const ATOMIC_ORDERED: u16 = 3;
+
+/// A message.
+fn message(kind: u8, id: u32, body: &[u8]) -> Vec<u8> {
+    // No message here is longer than some hundred bytes.
+    let length = u16::try_from(HEADER + body.len()).unwrap_or(u16::MAX);
+    [&[VERSION, kind], &length.to_be_bytes()[..], &id.to_be_bytes(), body].concat()
+}
+
+pub(super) fn hello() -> Vec<u8> {
+    message(HELLO, 0, &[])
+}
+
+/// Asks for our flows of a port.
+pub(super) fn ask_flows(id: u32, port: u32) -> Vec<u8> {
+    let mut body = FLOW_STATISTICS.to_be_bytes().to_vec();
+    // No flags; table 0.
+    body.extend_from_slice(&[0; 6]);
+    body.extend_from_slice(&[0; 4]);
+    body.extend_from_slice(&[ANY, ANY, [0; 4]].concat());
+    body.extend_from_slice(&COOKIE.to_be_bytes());
+    body.extend_from_slice(&COOKIE_MASK.to_be_bytes());
+    body.extend_from_slice(&match_of(port, &[]));
+    message(MULTIPART_REQUEST, id, &body)
+}
+
+/// The cookies in an answer, and whether there are more to come; none where it is cut off.
+pub(super) fn read_cookies(body: &[u8]) -> Option<(Vec<u64>, bool)> {
+    let ([_, _, _, flags, ..], mut rest) = body.split_first_chunk::<8>()?;
+    let mut cookies = Vec::new();
+    while !rest.is_empty() {
+        let length = u16::from_be_bytes(*rest.first_chunk()?);
+        let (entry, behind) = rest.split_at_checked(length.into())?;
+        cookies.push(u64::from_be_bytes(*entry.get(COOKIE_OFFSET..)?.first_chunk()?));
+        rest = behind;
+    }
+    Some((cookies, flags & 1 == 1))
+}
+
+/// A bundle after which a port has these flows of ours, and no others; its messages in one piece.
+pub(super) fn replace_flows(id: u32, port: u32, flows: &[(u64, Flow)]) -> Vec<u8> {
+    let delete = flow_mod(id, DELETE, COOKIE, COOKIE_MASK, 0, &match_of(port, &[]), &[]);
+    let add = |(cookie, flow): &(u64, Flow)| {
+        let Flow { priority, fields, passes } = flow;
+        let instructions = if *passes { output_normal() } else { Vec::new() };
+        flow_mod(id, ADD, *cookie, 0, *priority, &match_of(port, fields), &instructions)
+    };
+    let mut messages = control(id, OPEN);
+    for inner in std::iter::once(delete).chain(flows.iter().map(add)) {
+        let body = [&id.to_be_bytes(), &[0, 0][..], &ATOMIC_ORDERED.to_be_bytes(), &inner].concat();
+        messages.extend_from_slice(&experimenter(id, BUNDLE_ADD, &body));
+    }
+    messages.extend_from_slice(&control(id, COMMIT));
+    messages
+}
+
+/// Whether this is the answer to a bundle's commit.
+pub(super) fn is_committed(body: &[u8]) -> bool {
+    let expected = [ONF.to_be_bytes(), BUNDLE_CONTROL.to_be_bytes()].concat();
+    body.starts_with(&expected) && body.get(12..14) == Some(&COMMITTED.to_be_bytes()[..])
+}
+
+fn control(id: u32, kind: u16) -> Vec<u8> {
+    let body = [&id.to_be_bytes()[..], &kind.to_be_bytes(), &ATOMIC_ORDERED.to_be_bytes()].concat();
+    experimenter(id, BUNDLE_CONTROL, &body)
+}
+
+fn experimenter(id: u32, kind: u32, body: &[u8]) -> Vec<u8> {
+    message(EXPERIMENTER, id, &[&ONF.to_be_bytes(), &kind.to_be_bytes(), body].concat())
+}
+
+fn flow_mod(id: u32, command: u8, cookie: u64, mask: u64, priority: u16, what: &[u8], instructions: &[u8]) -> Vec<u8> {
+    let mut body = [cookie.to_be_bytes(), mask.to_be_bytes()].concat();
+    // Table 0; no timeouts.
+    body.extend_from_slice(&[0, command, 0, 0, 0, 0]);
+    body.extend_from_slice(&priority.to_be_bytes());
+    // No buffer; any port and group; no flags.
+    body.extend_from_slice(&[ANY, ANY, ANY, [0; 4]].concat());
+    body.extend_from_slice(what);
+    body.extend_from_slice(instructions);
+    message(FLOW_MOD, id, &body)
+}
+
+/// The instruction to do what a switch without flows does.
+fn output_normal() -> Vec<u8> {
+    let mut bytes = [4u16.to_be_bytes(), 24u16.to_be_bytes(), [0; 2], [0; 2]].concat();
+    bytes.extend_from_slice(&[0u16.to_be_bytes(), 16u16.to_be_bytes()].concat());
+    bytes.extend_from_slice(&NORMAL.to_be_bytes());
+    bytes.extend_from_slice(&[0; 8]);
+    bytes
+}
+
+/// What matches a port and these fields.
+fn match_of(port: u32, fields: &[Field]) -> Vec<u8> {
+    let mut inside = oxm(0, &port.to_be_bytes());
+    for field in fields {
+        inside.extend_from_slice(&match field {
+            Field::Source(mac) => oxm(4, &mac.octets()),
+            Field::EtherType(kind) => oxm(5, &kind.to_be_bytes()),
+            Field::Untagged => oxm(6, &[0; 2]),
+            Field::Protocol(protocol) => oxm(10, &[*protocol]),
+            Field::Ipv4Source(address) => oxm(11, &address.octets()),
+            Field::UdpSource(port) => oxm(15, &port.to_be_bytes()),
+            Field::UdpDestination(port) => oxm(16, &port.to_be_bytes()),
+            Field::ArpAddress(address) => oxm(22, &address.octets()),
+            Field::ArpMac(mac) => oxm(24, &mac.octets()),
+            Field::Ipv6Source(address) => oxm(26, &address.octets()),
+            Field::Icmpv6Type(kind) => oxm(29, &[*kind]),
+            Field::NdTarget(address) => oxm(31, &address.octets()),
+            Field::NdSource(mac) => oxm(32, &mac.octets()),
+            Field::NdTargetMac(mac) => oxm(33, &mac.octets()),
+        });
+    }
+    let length = u16::try_from(4 + inside.len()).unwrap_or(u16::MAX);
+    let mut bytes = [&1u16.to_be_bytes()[..], &length.to_be_bytes(), &inside].concat();
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes
+}
+
+/// A field of the basic class, without a mask.
+fn oxm(field: u8, value: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(value.len()).unwrap_or(u8::MAX);
+    [&[0x80, 0x00, field << 1, length], value].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_off_is_not_read() {
+        let mut entry = 32u16.to_be_bytes().to_vec();
+        entry.extend_from_slice(&[0; 22]);
+        entry.extend_from_slice(&(COOKIE | 7).to_be_bytes());
+        let answer = [&[0, 1, 0, 1, 0, 0, 0, 0], entry.as_slice(), &entry].concat();
+        assert_eq!(read_cookies(&answer), Some((vec![COOKIE | 7; 2], true)));
+        for length in [0, 7, 9, 31, answer.len() - 1] {
+            assert_eq!(read_cookies(&answer[..length]), None, "{length}");
+        }
+        assert_eq!(read_cookies(&[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+    }
+}

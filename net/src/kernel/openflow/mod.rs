@@ -1,0 +1,107 @@
+//! Flows of an OVS bridge, over OpenFlow on the socket that each bridge has for that.
+
+mod message;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use self::message::{ERROR, EXPERIMENTER, HEADER, HELLO, MULTIPART_REPLY};
+use super::error::StepError;
+use crate::security::flows::Flow;
+
+/// How long the switch may take; it takes 1 ms, or as long as it is busy with a port.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The number of the only request of a connection.
+const REQUEST: u32 = 1;
+
+/// A connection to a bridge.
+struct Connection {
+    stream: UnixStream,
+}
+
+/// The cookies of our flows of a port.
+pub(super) async fn cookies(folder: &Path, bridge: &str, port: u32) -> Result<BTreeSet<u64>, StepError> {
+    let asking = async {
+        let mut bridge = Connection::open(folder, bridge).await?;
+        bridge.stream.write_all(&message::ask_flows(REQUEST, port)).await?;
+        let mut cookies = BTreeSet::new();
+        loop {
+            let body = bridge.answer(MULTIPART_REPLY).await?;
+            let (some, more) = message::read_cookies(&body).ok_or_else(|| invalid("statistics are cut off"))?;
+            cookies.extend(some);
+            if !more {
+                return Ok(cookies);
+            }
+        }
+    };
+    within(asking, bridge).await
+}
+
+/// Gives a port these flows, and takes our others away, at once.
+pub(super) async fn replace(folder: &Path, bridge: &str, port: u32, flows: &[(u64, Flow)]) -> Result<(), StepError> {
+    let asking = async {
+        let mut bridge = Connection::open(folder, bridge).await?;
+        bridge.stream.write_all(&message::replace_flows(REQUEST, port, flows)).await?;
+        while !message::is_committed(&bridge.answer(EXPERIMENTER).await?) {}
+        Ok(())
+    };
+    within(asking, bridge).await
+}
+
+async fn within<R>(asking: impl Future<Output = io::Result<R>>, bridge: &str) -> Result<R, StepError> {
+    match timeout(DEADLINE, asking).await {
+        Ok(result) => result.map_err(|error| StepError::OpenFlow(bridge.to_owned(), error)),
+        Err(_) => Err(StepError::Deadline(DEADLINE)),
+    }
+}
+
+impl Connection {
+    async fn open(folder: &Path, bridge: &str) -> io::Result<Self> {
+        // A name of a bridge is one of a file, which the switch sees to as well.
+        if bridge.contains('/') {
+            return Err(invalid("its name is none of a file"));
+        }
+        let mut stream = UnixStream::connect(folder.join(format!("{bridge}.mgmt"))).await?;
+        stream.write_all(&message::hello()).await?;
+        let mut connection = Self { stream };
+        connection.answer(HELLO).await?;
+        Ok(connection)
+    }
+
+    /// The body of the next message of a type. A refusal is an error; what else the switch says is passed over.
+    async fn answer(&mut self, wanted: u8) -> io::Result<Vec<u8>> {
+        loop {
+            let mut header = [0; HEADER];
+            self.stream.read_exact(&mut header).await?;
+            let [_, kind, high, low, ..] = header;
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            let mut body = vec![0; length.checked_sub(HEADER).ok_or_else(|| invalid("a message without a header"))?];
+            self.stream.read_exact(&mut body).await?;
+            match kind {
+                ERROR => return Err(refused(&body)),
+                kind if kind == wanted => return Ok(body),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A refusal: its type and code (ONF TS-006, section 7.4.4). One of the versions has a text.
+fn refused(body: &[u8]) -> io::Error {
+    let number =
+        |at: usize| body.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |two| u16::from_be_bytes(*two));
+    match (number(0), number(2)) {
+        (0, _) => io::Error::other("the bridge's `protocols` must have OpenFlow13, or be empty"),
+        (kind, code) => io::Error::other(format!("refused with error {kind}, code {code}")),
+    }
+}
+
+fn invalid(error: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

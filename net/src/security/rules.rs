@@ -1,0 +1,244 @@
+//! Port security on Linux bridges: one chain of nftables for all ports, before any bridge takes their frames in, and
+//! sets of what each port may use. A port costs elements of sets, never a rule.
+//!
+//! Invariant: the comment of a rule ends with a hash of all that the rule says, so that rules that are read back are
+//! compared by their comments.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    DHCP_CLIENT, DHCP_SERVER, DHCPV6_SERVER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LISTENER_REPORT,
+    NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, PROTOCOL_ICMPV6, PROTOCOL_UDP, REDIRECT, ROUTER_ADVERTISEMENT,
+};
+use crate::model::{IfName, PortSecurity};
+
+/// A set whose keys begin with the name of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Set {
+    /// The ports that are secured.
+    Ports,
+    /// Those whose IP addresses are known.
+    Limited,
+    /// A port and an Ethernet address of its.
+    Sources,
+    /// A port and an IPv4 address of its.
+    Ipv4,
+    /// A port and an IPv6 address of its.
+    Ipv6,
+}
+
+impl Set {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Ports, Self::Limited, Self::Sources, Self::Ipv4, Self::Ipv6];
+
+    /// Its name in nftables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ports => "ports",
+            Self::Limited => "limited",
+            Self::Sources => "sources",
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+
+    /// Bytes of the address in its keys; 0 where they are ports alone.
+    pub fn address_length(self) -> usize {
+        match self {
+            Self::Ports | Self::Limited => 0,
+            Self::Sources => 6,
+            Self::Ipv4 => 4,
+            Self::Ipv6 => 16,
+        }
+    }
+}
+
+/// An element of a set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Element {
+    /// The set.
+    pub set: Set,
+    /// Name of the port.
+    pub port: IfName,
+    /// The address, as it is in frames; of the length that the set says.
+    pub address: Vec<u8>,
+}
+
+/// The elements of a port.
+pub fn elements(port: &IfName, security: &PortSecurity) -> BTreeSet<Element> {
+    let element = |set, address: &[u8]| Element { set, port: port.clone(), address: address.to_vec() };
+    let mut elements = BTreeSet::from([element(Set::Ports, &[])]);
+    elements.extend(security.macs.iter().map(|mac| element(Set::Sources, &mac.octets())));
+    if security.is_limited() {
+        elements.insert(element(Set::Limited, &[]));
+        elements.extend(security.ipv4().iter().map(|address| element(Set::Ipv4, &address.octets())));
+        elements.extend(security.ipv6().iter().map(|address| element(Set::Ipv6, &address.octets())));
+    }
+    elements
+}
+
+/// Where bytes of a frame are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// From the start of the Ethernet header.
+    Link,
+    /// From the start of what the frame carries.
+    Network,
+    /// From the start of what the packet carries.
+    Transport,
+}
+
+/// Bytes of a frame: of which header, from where, how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub Header, pub u8, pub u8);
+
+/// A condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The port that the frame came in through is in a set, or is not.
+    Port(Set, bool),
+    /// The port and these bytes are in a set, or are not.
+    With(Bytes, Set, bool),
+    /// These bytes are those.
+    Is(Bytes, Vec<u8>),
+    /// The protocol of the packet, behind all of its headers.
+    Protocol(u8),
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What it is about, for people.
+    pub name: &'static str,
+    /// All of them must hold.
+    pub checks: Vec<Check>,
+    /// Whether the frame passes then; else it is lost.
+    pub passes: bool,
+}
+
+impl Rule {
+    /// Its comment in the kernel.
+    pub fn comment(&self) -> String {
+        let digest: [u8; 32] = Sha256::digest(format!("{self:?}").as_bytes()).into();
+        let mut comment = format!("{} #", self.name);
+        for byte in digest.iter().take(4) {
+            // Writing to a text cannot fail.
+            let _ = write!(comment, "{byte:02x}");
+        }
+        comment
+    }
+}
+
+const SOURCE: Bytes = Bytes(Header::Link, 6, 6);
+const ETHERTYPE: Bytes = Bytes(Header::Link, 12, 2);
+const ARP_MAC: Bytes = Bytes(Header::Network, 8, 6);
+const ARP_ADDRESS: Bytes = Bytes(Header::Network, 14, 4);
+const IPV4_SOURCE: Bytes = Bytes(Header::Network, 12, 4);
+const IPV6_SOURCE: Bytes = Bytes(Header::Network, 8, 16);
+const SOURCE_PORT: Bytes = Bytes(Header::Transport, 0, 2);
+const DESTINATION_PORT: Bytes = Bytes(Header::Transport, 2, 2);
+const ICMP_TYPE: Bytes = Bytes(Header::Transport, 0, 1);
+const ND_TARGET: Bytes = Bytes(Header::Transport, 8, 16);
+/// The first option of neighbour discovery: type and length, then a link-layer address.
+const ND_OPTION: Bytes = Bytes(Header::Transport, 24, 2);
+const ND_MAC: Bytes = Bytes(Header::Transport, 26, 6);
+/// Source and target link-layer address, 8 bytes long (RFC 4861, section 4.6.1).
+const SOURCE_OPTION: [u8; 2] = [1, 1];
+const TARGET_OPTION: [u8; 2] = [2, 1];
+/// What begins a tag (IEEE 802.1Q, 802.1ad).
+const TAGS: [u16; 2] = [0x8100, 0x88a8];
+
+/// The rules, in order.
+pub fn rules() -> Vec<Rule> {
+    let arp = || ethertype(ETHERTYPE_ARP);
+    let (ipv4, ipv6) = (|| ethertype(ETHERTYPE_IPV4), || ethertype(ETHERTYPE_IPV6));
+    let [from_server, to_client] = [
+        Check::Is(SOURCE_PORT, DHCP_SERVER.to_be_bytes().into()),
+        Check::Is(DESTINATION_PORT, DHCP_CLIENT.to_be_bytes().into()),
+    ];
+    let from_ipv6_server = Check::Is(SOURCE_PORT, DHCPV6_SERVER.to_be_bytes().into());
+    let (from_client, to_server) = (
+        Check::Is(SOURCE_PORT, DHCP_CLIENT.to_be_bytes().into()),
+        Check::Is(DESTINATION_PORT, DHCP_SERVER.to_be_bytes().into()),
+    );
+    let udp = || Check::Protocol(PROTOCOL_UDP);
+    let (unspecified4, unspecified6) = (|| Check::Is(IPV4_SOURCE, vec![0; 4]), || Check::Is(IPV6_SOURCE, vec![0; 16]));
+    let foreign_mac = || Check::With(ND_MAC, Set::Sources, false);
+    let mut rules = vec![
+        passes("another's port", [Check::Port(Set::Ports, false)]),
+        lost("source mac", [Check::With(SOURCE, Set::Sources, false)]),
+    ];
+    rules.extend(TAGS.map(|tag| lost("vlan tag", [ethertype(tag)])));
+    rules.extend([
+        lost("dhcp server", [ipv4(), udp(), from_server]),
+        lost("dhcp server", [ipv4(), udp(), to_client]),
+        lost("dhcpv6 server", [ipv6(), udp(), from_ipv6_server]),
+        lost("router advertisement", icmpv6(ROUTER_ADVERTISEMENT)),
+        lost("redirect", icmpv6(REDIRECT)),
+        lost("arp mac", [arp(), Check::With(ARP_MAC, Set::Sources, false)]),
+        passes("any address", [Check::Port(Set::Limited, false)]),
+        passes("arp probe", [arp(), Check::Is(ARP_ADDRESS, vec![0; 4])]),
+        passes("arp address", [arp(), Check::With(ARP_ADDRESS, Set::Ipv4, true)]),
+        passes("dhcp client", [ipv4(), unspecified4(), udp(), from_client, to_server]),
+        passes("ipv4 source", [ipv4(), Check::With(IPV4_SOURCE, Set::Ipv4, true)]),
+        passes("duplicate address detection", with(icmpv6(NEIGHBOUR_SOLICITATION), unspecified6())),
+        passes("listener report", with(icmpv6(LISTENER_REPORT), unspecified6())),
+        lost("nd target", with(icmpv6(NEIGHBOUR_ADVERTISEMENT), Check::With(ND_TARGET, Set::Ipv6, false))),
+    ]);
+    for (kind, option) in [(NEIGHBOUR_ADVERTISEMENT, TARGET_OPTION), (NEIGHBOUR_SOLICITATION, SOURCE_OPTION)] {
+        let told = with(icmpv6(kind), Check::Is(ND_OPTION, option.into()));
+        rules.push(lost("nd mac", with(told, foreign_mac())));
+    }
+    rules.push(passes("ipv6 source", [ipv6(), Check::With(IPV6_SOURCE, Set::Ipv6, true)]));
+    rules.push(lost("the rest", []));
+    rules
+}
+
+fn passes(name: &'static str, checks: impl Into<Vec<Check>>) -> Rule {
+    Rule { name, checks: checks.into(), passes: true }
+}
+
+fn lost(name: &'static str, checks: impl Into<Vec<Check>>) -> Rule {
+    Rule { name, checks: checks.into(), passes: false }
+}
+
+fn with(checks: impl Into<Vec<Check>>, last: Check) -> Vec<Check> {
+    let mut checks = checks.into();
+    checks.push(last);
+    checks
+}
+
+fn ethertype(kind: u16) -> Check {
+    Check::Is(ETHERTYPE, kind.to_be_bytes().into())
+}
+
+fn icmpv6(kind: u8) -> Vec<Check> {
+    vec![ethertype(ETHERTYPE_IPV6), Check::Protocol(PROTOCOL_ICMPV6), Check::Is(ICMP_TYPE, vec![kind])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_has_elements_for_all_that_it_may_use() {
+        let port: IfName = "hf1".parse().unwrap();
+        let macs = BTreeSet::from(["02:00:00:00:00:01".parse().unwrap()]);
+        let any = PortSecurity { macs: macs.clone(), addresses: BTreeSet::new() };
+        let sets = |security| elements(&port, security).into_iter().map(|element| element.set).collect::<Vec<_>>();
+        assert_eq!(sets(&any), [Set::Ports, Set::Sources]);
+        let limited = PortSecurity { macs, addresses: ["192.0.2.7".parse().unwrap()].into() };
+        assert_eq!(sets(&limited), Set::ALL);
+        assert!(elements(&port, &limited).iter().all(|element| element.address.len() == element.set.address_length()));
+    }
+
+    #[test]
+    fn each_rule_has_a_comment_of_its_own() {
+        let comments: std::collections::BTreeSet<String> = rules().iter().map(Rule::comment).collect();
+        assert_eq!(comments.len(), rules().len());
+        assert!(comments.iter().all(|comment| comment.len() < 128));
+    }
+}

@@ -1,0 +1,206 @@
+//! Port security: what a guest makes up does not get out, and what is its own does.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use holdfast_net::attachment::{desired, host_ifname};
+use holdfast_net::error::ErrorClass;
+use holdfast_net::model::{Attachment, Backend, PortSecurity, Vlan};
+
+use crate::frames::{Mac, Wire, arp, ethernet, icmp6, nd, tagged, udp4, udp6};
+use crate::switch::Switch;
+use crate::traffic::{assert_reaches, assert_streams};
+use crate::world::{Netns, World, chain, ifname, settle};
+
+/// How long traffic may take to get through.
+const DEADLINE: Duration = Duration::from_secs(10);
+const MAC: Mac = [2, 0, 0, 0, 1, 11];
+const OTHER_MAC: Mac = [2, 0, 0, 0, 1, 99];
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 11);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 99);
+const NOWHERE: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+
+fn ipv6(text: &str) -> Ipv6Addr {
+    text.parse().unwrap()
+}
+
+/// When a frame gets out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passes {
+    Always,
+    /// Where any IP address may be used.
+    Unlimited,
+    Never,
+}
+
+/// What a guest may send: a name, the frame, and when it gets out.
+fn frames() -> Vec<(&'static str, Vec<u8>, Passes)> {
+    use Passes::{Always, Never, Unlimited};
+    let (own, linked, other) = (ipv6("2001:db8::11"), ipv6("fe80::ff:fe00:10b"), ipv6("2001:db8::99"));
+    vec![
+        ("own address", udp4(MAC, ADDRESS, (1, 2)), Always),
+        ("arp", arp(MAC, (MAC, ADDRESS)), Always),
+        ("arp probe", arp(MAC, (MAC, Ipv4Addr::UNSPECIFIED)), Always),
+        ("dhcp client", udp4(MAC, Ipv4Addr::UNSPECIFIED, (68, 67)), Always),
+        ("own ipv6 address", udp6(MAC, own, (1, 2)), Always),
+        ("link-local address", udp6(MAC, linked, (1, 2)), Always),
+        ("duplicate address detection", nd(MAC, NOWHERE, 135, own, None), Always),
+        ("listener report", icmp6(MAC, NOWHERE, 143, &[0; 4]), Always),
+        ("solicitation", nd(MAC, linked, 135, other, Some(MAC)), Always),
+        ("advertisement", nd(MAC, linked, 136, own, Some(MAC)), Always),
+        ("router solicitation", icmp6(MAC, linked, 133, &[]), Always),
+        ("other ipv4 address", udp4(MAC, OTHER, (1, 2)), Unlimited),
+        ("no ipv4 address", udp4(MAC, Ipv4Addr::UNSPECIFIED, (1, 2)), Unlimited),
+        ("arp of another address", arp(MAC, (MAC, OTHER)), Unlimited),
+        ("other ipv6 address", udp6(MAC, other, (1, 2)), Unlimited),
+        ("advertisement of another's address", nd(MAC, linked, 136, other, Some(MAC)), Unlimited),
+        ("advertisement from another's address", nd(MAC, other, 136, own, Some(MAC)), Unlimited),
+        ("advertisement of another's mac", nd(MAC, linked, 136, own, Some(OTHER_MAC)), Unlimited),
+        ("solicitation with another's mac", nd(MAC, linked, 135, own, Some(OTHER_MAC)), Unlimited),
+        ("another protocol", ethernet([0xff; 6], MAC, 0x88b5, &[7; 50]), Unlimited),
+        ("other mac", udp4(OTHER_MAC, ADDRESS, (1, 2)), Never),
+        ("arp from another's mac", arp(OTHER_MAC, (MAC, ADDRESS)), Never),
+        ("arp of another's mac", arp(MAC, (OTHER_MAC, ADDRESS)), Never),
+        ("vlan tag", tagged(&udp4(MAC, ADDRESS, (3, 4)), 7), Never),
+        ("vlan tag of a priority", tagged(&udp4(MAC, ADDRESS, (5, 6)), 0), Never),
+        ("dhcp server", udp4(MAC, ADDRESS, (67, 68)), Never),
+        ("dhcp server on another port", udp4(MAC, ADDRESS, (1067, 68)), Never),
+        ("dhcpv6 server", udp6(MAC, linked, (547, 546)), Never),
+        ("router advertisement", icmp6(MAC, linked, 134, &[0; 8]), Never),
+        ("redirect", icmp6(MAC, linked, 137, &[0; 32]), Never),
+    ]
+}
+
+fn security(addresses: &[IpAddr]) -> PortSecurity {
+    PortSecurity { macs: [holdfast_net::model::MacAddr(MAC)].into(), addresses: addresses.iter().copied().collect() }
+}
+
+fn limited() -> PortSecurity {
+    security(&[ADDRESS.into(), ipv6("2001:db8::11").into()])
+}
+
+/// Sends all frames from one namespace, and asserts which come out in another.
+fn assert_secured(from: &Netns, to: &Netns, is_limited: bool) {
+    let (sender, receiver) = (Wire::open(from), Wire::open(to));
+    let frames = frames();
+    frames.iter().for_each(|(_, frame, _)| sender.send(frame));
+    let last = udp4(MAC, ADDRESS, (4242, 4242));
+    let seen = sender.see_until(&receiver, &last, DEADLINE);
+    for (name, frame, passes) in &frames {
+        let expected = *passes == Passes::Always || (*passes == Passes::Unlimited && !is_limited);
+        // A tag may be taken off on the way.
+        let untagged = frame[12..14] == [0x81, 0x00];
+        let body = &frame[if untagged { 16 } else { 12 }..];
+        let came = seen.iter().any(|other| other[..12] == frame[..12] && other[12..].starts_with(body));
+        assert!(came == expected, "{name}: {}", if came { "got out" } else { "did not get out" });
+    }
+}
+
+/// Two pods, the first secured in turn in each way.
+fn secure_in_turn(world: &World, backend: &Backend, socket: Option<&std::path::Path>) {
+    let (one, two) = (world.netns(), world.netns());
+    let [first, second] = [world.attachment(&one, 11, backend.clone()), world.attachment(&two, 12, backend.clone())];
+    let with = |security| Attachment { security, ..first.clone() };
+    world.wire(socket, async |wiring| settle(&wiring, &desired(&second)).await);
+    for (security, is_limited) in [(limited(), true), (security(&[]), false), (limited(), true)] {
+        world.wire(socket, async |wiring| settle(&wiring, &desired(&with(Some(security)))).await);
+        assert_secured(&one, &two, is_limited);
+    }
+    assert_reaches(&one, &two, "10.7.0.12");
+    assert_streams(&two, &one, "10.7.0.11");
+
+    // Without it, all gets out.
+    world.wire(socket, async |wiring| settle(&wiring, &desired(&with(None))).await);
+    let (sender, receiver) = (Wire::open(&one), Wire::open(&two));
+    let forged = arp(OTHER_MAC, (OTHER_MAC, OTHER));
+    sender.see_until(&receiver, &forged, DEADLINE);
+
+    world.wire(socket, async |wiring| {
+        settle(&wiring, &desired(&with(Some(limited())))).await;
+        wiring.remove(&[first.id.clone(), second.id.clone()]).await.unwrap();
+    });
+    assert_eq!(world.host.tables(), "");
+}
+
+#[test]
+fn on_a_linux_bridge() {
+    let world = World::new();
+    world.host.ip("link add br0 type bridge");
+    world.host.ip("link set br0 up");
+    secure_in_turn(&world, &Backend::LinuxBridge { bridge: ifname("br0"), gateway: None }, None);
+}
+
+#[test]
+fn on_ovs() {
+    let world = World::new();
+    let switch = Switch::start(&world);
+    secure_in_turn(&world, &Backend::Ovs { bridge: "br0".to_owned(), vlan: Vlan::Untagged }, Some(&switch.socket()));
+    // The switch's own, and none of ours.
+    assert_eq!(switch.flows().len(), 1, "{:?}", switch.flows());
+}
+
+#[test]
+fn on_an_access_port_of_ovs() {
+    let world = World::new();
+    let switch = Switch::start(&world);
+    secure_in_turn(&world, &Backend::Ovs { bridge: "br0".to_owned(), vlan: Vlan::Access(7) }, Some(&switch.socket()));
+}
+
+#[test]
+fn what_is_changed_behind_our_back_is_put_right() {
+    let world = World::new();
+    let mut switch = Switch::start(&world);
+    world.host.ip("link add lb0 type bridge");
+    world.host.ip("link set lb0 up");
+    let (one, two) = (world.netns(), world.netns());
+    let on_bridge = Backend::LinuxBridge { bridge: ifname("lb0"), gateway: None };
+    let on_ovs = Backend::Ovs { bridge: "br0".to_owned(), vlan: Vlan::Untagged };
+    let [bridged, switched] = [(&one, on_bridge), (&two, on_ovs)]
+        .map(|(pod, backend)| Attachment { security: Some(limited()), ..world.attachment(pod, 11, backend) });
+    let socket = switch.socket();
+    world.wire(Some(&socket), async |wiring| {
+        for attachment in [&bridged, &switched] {
+            settle(&wiring, &desired(attachment)).await;
+        }
+        let port = host_ifname(&bridged.id);
+        for harm in [
+            "nft delete table bridge holdfast".to_owned(),
+            "nft flush chain bridge holdfast port-security".to_owned(),
+            format!("nft delete element bridge holdfast ports {{ {port} }}"),
+            format!("nft add element bridge holdfast ipv4 {{ {port} . 192.0.2.1 }}"),
+        ] {
+            world.host.command(&harm);
+            assert!(!wiring.plan(&desired(&bridged)).await.unwrap().is_empty(), "{harm}");
+            settle(&wiring, &desired(&bridged)).await;
+        }
+        assert_eq!(switch.ofctl("del-flows br0"), "");
+        assert!(!wiring.plan(&desired(&switched)).await.unwrap().is_empty());
+        settle(&wiring, &desired(&switched)).await;
+        switch.kill();
+        switch.boot();
+        let until = Instant::now() + DEADLINE;
+        while let Err(error) = wiring.reconcile(&desired(&switched)).await {
+            assert!(error.class() == ErrorClass::Retry && Instant::now() < until, "{}", chain(&error));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(switch.flows().len() > 10, "{:?}", switch.flows());
+    });
+}
+
+#[test]
+fn flows_of_others_stay() {
+    let world = World::new();
+    let switch = Switch::start(&world);
+    let pod = world.netns();
+    let attachment = Attachment {
+        security: Some(limited()),
+        ..world.attachment(&pod, 11, Backend::Ovs { bridge: "br0".to_owned(), vlan: Vlan::Untagged })
+    };
+    switch.ofctl("add-flow br0 cookie=0x1234,priority=7,in_port=1,actions=drop");
+    world.wire(Some(&switch.socket()), async |wiring| {
+        settle(&wiring, &desired(&attachment)).await;
+        wiring.remove(std::slice::from_ref(&attachment.id)).await.unwrap();
+    });
+    let flows = switch.flows();
+    assert!(flows.len() == 2 && flows.iter().any(|flow| flow.contains("0x1234")), "{flows:?}");
+}
