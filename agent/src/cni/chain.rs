@@ -94,14 +94,15 @@ async fn check(context: &Context, registry: &Registry, request: &Request) -> Res
     prev_result(request)?;
     let netns = call::netns(&request.netns);
     for entry in registry.chained(&container_id, &ifname) {
-        inspect::check_record(context, registry, &entry.record, &netns).await?;
+        inspect::check_record(context, registry, &entry.record, &netns, None).await?;
     }
     Ok(Done::NOTHING)
 }
 
 async fn gc(registry: &Registry, request: &Request) -> Result<Done, Fault> {
     call::version(request)?;
-    let (list, valid) = (list_name(request)?, inspect::valid(&request.config)?);
+    let list = list_name(request)?;
+    let Some(valid) = inspect::valid(&request.config)? else { return Ok(Done::NOTHING) };
     inspect::collect(registry, |record| {
         record.chained.as_ref().is_some_and(|chained| {
             let call = (record.key.container_id.clone(), chained.ifname.to_string());

@@ -1,7 +1,8 @@
 //! CNI: the server that the plugin calls, and what each verb means.
 //!
 //! One connection carries one request and its answer. Only root may ask. A call that the runtime has given up
-//! is carried to its end all the same: half of one is what the next call has to mend.
+//! is carried to its end all the same: half of one is what the next call has to mend. What an ADD has made by then goes
+//! away again ([`undo`]).
 
 mod add;
 mod call;
@@ -10,6 +11,7 @@ mod del;
 mod fault;
 mod inspect;
 pub mod result;
+mod undo;
 
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
@@ -29,6 +31,7 @@ use crate::workloads::Joined;
 use holdfast_ipam::leases::{self, Place};
 
 pub(crate) use fault::Fault;
+use undo::Adds;
 
 /// How long a peer may take to send its request, or to take its answer.
 const EXCHANGE: Duration = Duration::from_secs(5);
@@ -58,13 +61,16 @@ impl Done {
 /// Accepts calls until `stop`, then waits for those at hand.
 pub(crate) async fn serve(context: Context, registry: Registry, listener: UnixListener, stop: CancellationToken) {
     let calls = TaskTracker::new();
+    let adds = Adds::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => _ = calls.spawn(converse(context.clone(), registry.clone(), stream, stop.clone())),
+            Ok((stream, _)) => {
+                _ = calls.spawn(converse(context.clone(), registry.clone(), adds.clone(), stream, stop.clone()))
+            }
             Err(error) => {
                 // Out of descriptors, say: others will be freed.
                 tracing::error!(%error, "failed to accept a CNI call");
@@ -76,7 +82,7 @@ pub(crate) async fn serve(context: Context, registry: Registry, listener: UnixLi
     calls.wait().await;
 }
 
-async fn converse(context: Context, registry: Registry, stream: UnixStream, stop: CancellationToken) {
+async fn converse(context: Context, registry: Registry, adds: Adds, stream: UnixStream, stop: CancellationToken) {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 => {}
         Ok(peer) => return tracing::warn!(uid = peer.uid(), "a CNI call of somebody else than root is refused"),
@@ -86,16 +92,22 @@ async fn converse(context: Context, registry: Registry, stream: UnixStream, stop
         Ok(received) => received,
         Err(error) => return tracing::warn!(error, "failed to receive a CNI call"),
     };
+    let adding = adds.begin(&request);
     let (response, Done { added, joined, .. }) = answer(&context, &registry, request).await;
     let sent = tokio::task::spawn_blocking(move || frame::send(&stream, &response, &[])).await;
     if !matches!(sent, Ok(Ok(()))) {
+        if let Some(adding) = adding {
+            adding.undo(&registry, &added).await;
+        }
         return;
     }
+    // Before `adding` ends: what is neither answered nor under way is what an undone ADD of the same call takes away.
+    added.iter().for_each(|key| registry.answered(key));
+    drop(adding);
     if let Some(joined) = joined {
         context.workloads.joined(*joined);
     }
     for key in added {
-        registry.answered(&key);
         // What does not succeed now is tried again with each comparison.
         tokio::select! {
             () = stop.cancelled() => return,
