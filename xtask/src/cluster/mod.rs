@@ -40,6 +40,7 @@ pub use self::control_plane::kubectl;
 pub use self::image::{BUSYBOX, PAUSE, busybox, digest, import, on as images_on};
 pub use self::layout::{Cluster, Machine, Node};
 pub use self::probe::missing;
+pub use self::programs::build_cni;
 pub use self::traces::Traces;
 pub use self::up::nodes;
 

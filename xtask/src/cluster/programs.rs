@@ -1,10 +1,11 @@
 //! The programs of a cluster, built from the Go modules that tests/cluster pins.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
 
 use super::go;
@@ -34,29 +35,39 @@ const MODULES: &[Module] = &[
     Module { name: "kubernetes", program: None },
     Module { name: "containerd", program: None },
     Module { name: "etcd", program: Some("etcd") },
-    Module { name: "cni", program: None },
 ];
 
-/// Builds what is not built from the modules as they are now. Nothing to do takes no time.
+/// The module of the reference plugins and the reference runtime.
+const CNI: Module = Module { name: "cni", program: None };
+
+/// Builds what is not built from its sources as they are now. Nothing to do takes no time.
 pub fn build(tell: &mut dyn FnMut(&str)) -> Result<()> {
+    for module in MODULES.iter().chain([&CNI]) {
+        module.ensure(tell)?;
+    }
+    ensure("pause", &[source().join("pause/pause.rs")], build_pause)
+}
+
+/// Builds the reference plugins and the reference runtime alone, for who needs no cluster.
+pub fn build_cni(tell: &mut dyn FnMut(&str)) -> Result<()> {
+    CNI.ensure(tell)
+}
+
+/// Calls `build` with an empty folder, and places what it puts there among the programs, unless that was done before
+/// from the same `sources`.
+fn ensure(name: &str, sources: &[PathBuf], build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = programs();
-    let stamp = folder.join(".stamp");
-    let wanted = fingerprint()?;
+    fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    let _lock = lock(&folder.join(format!(".lock-{name}")))?;
+    let stamp = folder.join(format!(".stamp-{name}"));
+    let wanted = fingerprint(sources)?;
     if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
-    let new = folder.with_extension("new");
+    let new = folder.with_extension(name);
     let _ = fs::remove_dir_all(&new);
     fs::create_dir_all(&new).with_context(|| format!("failed to make {}", new.display()))?;
-    fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
-    let go = go::find(tell)?;
-    for module in MODULES {
-        tell(&format!("building {} (12 minutes for all where Go's cache is cold)", module.name));
-        let start = Instant::now();
-        module.build(&go, &new)?;
-        tell(&format!("built {} in {:.1} s", module.name, start.elapsed().as_secs_f64()));
-    }
-    build_pause(&new)?;
+    build(&new)?;
     for program in fs::read_dir(&new)? {
         let program = program?;
         // Renamed: the old one may be running.
@@ -67,9 +78,28 @@ pub fn build(tell: &mut dyn FnMut(&str)) -> Result<()> {
     fs::write(&stamp, wanted).with_context(|| format!("failed to write {}", stamp.display()))
 }
 
+/// Keeps others from building the same: clusters and tests may begin at once.
+fn lock(path: &Path) -> Result<Flock<File>> {
+    let file = File::create(path).with_context(|| format!("failed to open {}", path.display()))?;
+    let locked = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+    locked.with_context(|| format!("failed to lock {}", path.display()))
+}
+
 impl Module {
     fn folder(&self) -> PathBuf {
         source().join(self.name)
+    }
+
+    fn ensure(&self, tell: &mut dyn FnMut(&str)) -> Result<()> {
+        let sources = ["go.mod", "go.sum"].map(|file| self.folder().join(file));
+        ensure(self.name, &sources, |to| {
+            let go = go::find(tell)?;
+            tell(&format!("building {} (12 minutes for all where Go's cache is cold)", self.name));
+            let start = Instant::now();
+            self.build(&go, to)?;
+            tell(&format!("built {} in {:.1} s", self.name, start.elapsed().as_secs_f64()));
+            Ok(())
+        })
     }
 
     fn build(&self, go: &go::Go, to: &Path) -> Result<()> {
@@ -109,13 +139,12 @@ fn source() -> PathBuf {
     workspace::root().join("tests/cluster")
 }
 
-/// Stands for all that the programs are built from.
-fn fingerprint() -> Result<String> {
+/// Stands for all that programs are built from.
+fn fingerprint(sources: &[PathBuf]) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(link_flags());
-    let modules = MODULES.iter().flat_map(|module| ["go.mod", "go.sum"].map(|file| module.folder().join(file)));
-    for file in modules.chain([source().join("pause/pause.rs")]) {
-        hash.update(fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?);
+    for file in sources {
+        hash.update(fs::read(file).with_context(|| format!("failed to read {}", file.display()))?);
     }
     Ok(hex::encode(hash.finalize()))
 }
@@ -123,7 +152,7 @@ fn fingerprint() -> Result<String> {
 /// The newest Go that a module asks for.
 pub fn wanted_go() -> Result<String> {
     let mut wanted = String::new();
-    for module in MODULES {
+    for module in MODULES.iter().chain([&CNI]) {
         let file = module.folder().join("go.mod");
         let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
         let asked = text.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or_default().trim();
@@ -146,7 +175,7 @@ mod tests {
 
     #[test]
     fn modules_come_from_where_they_say() {
-        for module in MODULES {
+        for module in MODULES.iter().chain([&CNI]) {
             let text = fs::read_to_string(module.folder().join("go.mod")).unwrap();
             for line in text.lines().filter(|line| line.starts_with("replace ")) {
                 let (from, to) = line["replace ".len()..].split_once(" => ").unwrap();

@@ -39,7 +39,6 @@ pub const PACKAGES: &[Package] = &[
     package("runc", "runs the containers of the test cluster"),
     package("conntrack", "kube-proxy of the test cluster clears connections with it"),
     package("tini", "first process of each node of the test cluster"),
-    package("containernetworking-plugins", "CNI plugins that are not ours, for chains in the tests"),
     package("busybox-static", "user space of the test guest; ping and wget in tests and demo"),
     package("syslinux", "boot loader of the test guest's disk"),
     package("syslinux-common", "its master boot record"),

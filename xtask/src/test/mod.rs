@@ -17,6 +17,9 @@ use crate::{guest, process, setup};
 use run::{Run, Setting};
 use suites::Suite;
 
+/// The suite that drives our plugin by the reference runtime, and in lists with the reference plugins.
+const CNI: &str = "cni-plugin";
+
 /// Options of the chore.
 #[derive(Args)]
 pub struct Arguments {
@@ -46,6 +49,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         workspace::build_tests()?;
         let guest = guest::ensure(false)?;
         println!("guest: {}", guest.disk.display());
+    }
+    if suites.iter().any(|suite| suite.name == CNI) {
+        crate::cluster::build_cni(&mut |line| println!("reference plugins: {line}"))?;
     }
     probes::print();
 
