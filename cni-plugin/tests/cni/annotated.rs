@@ -15,10 +15,24 @@ use crate::plugin::{Answer, Call, code};
 
 /// The annotations of pods by name, and what was told of them.
 #[derive(Clone, Default)]
-struct Annotated {
+pub struct Annotated {
     pods: Arc<Mutex<BTreeMap<String, String>>>,
     joined: Arc<Mutex<Vec<Joined>>>,
     lan: Value,
+}
+
+impl Annotated {
+    /// With a network `lan` on the bridge `br0`.
+    pub fn with_lan() -> Self {
+        let lan = json!({"type": "holdfast", "backend": "linux-bridge", "bridge": "br0",
+            "subnets": [{"cidr": "192.0.2.0/24", "gateway": "192.0.2.1"}]});
+        Self { lan, ..Self::default() }
+    }
+
+    /// Gives a pod its annotation.
+    pub fn annotate(&self, pod: &str, text: &str) {
+        self.pods.lock().unwrap().insert(pod.to_owned(), text.to_owned());
+    }
 }
 
 impl Workloads for Annotated {
@@ -45,27 +59,24 @@ impl Workloads for Annotated {
 
 /// A node with that, and the pod `c`, whose primary interface is there.
 struct Case {
+    // Before the host, whose folder its namespace is bound in.
+    pod: Netns,
     host: Host,
     workloads: Annotated,
-    pod: Netns,
 }
 
 impl Case {
     fn new() -> Self {
-        let workloads = Annotated {
-            lan: json!({"type": "holdfast", "backend": "linux-bridge", "bridge": "br0",
-                "subnets": [{"cidr": "192.0.2.0/24", "gateway": "192.0.2.1"}]}),
-            ..Annotated::default()
-        };
+        let workloads = Annotated::with_lan();
         let mut host = Host::new();
         host.start_with(Arc::new(workloads.clone()));
         let pod = host.pod();
         pod.run("ip link add eth0 type bridge");
-        Self { host, workloads, pod }
+        Self { pod, host, workloads }
     }
 
     fn annotate(&self, text: &str) {
-        self.workloads.pods.lock().unwrap().insert("pod-c".to_owned(), text.to_owned());
+        self.workloads.annotate("pod-c", text);
     }
 
     /// A call as the runtime makes it, in the version of a list that has all verbs.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -15,13 +15,15 @@ use std::time::{Duration, Instant};
 
 use holdfast_agent::workloads::{PlainPods, Workloads};
 use holdfast_agent::{Agent, AgentOptions, HttpAddress};
-use holdfast_ipam::leases::FileStore;
+use holdfast_ipam::leases::{FileStore, LeaseStore};
 use holdfast_ipam::network::Networks;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+use crate::ovs::Ovs;
 
 /// How long anything may take to come about.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -133,7 +135,7 @@ impl Host {
     /// A node with an agent and an OVS bridge `ovs0`.
     pub fn with_ovs() -> Self {
         let mut host = Self::new();
-        host.ovs = Some(Ovs::start(&host));
+        host.ovs = Some(Ovs::on(&host));
         host.start();
         host
     }
@@ -143,7 +145,20 @@ impl Host {
     }
 
     pub fn stop_ovs(&mut self) {
-        self.ovs = None;
+        self.ovs.as_mut().unwrap().stop();
+    }
+
+    /// Starts it again, on the database that it had.
+    pub fn start_ovs(&mut self) {
+        self.ovs.as_mut().unwrap().start(&self.netns);
+    }
+
+    /// Removes the bridge that networks on this backend name.
+    pub fn remove_bridge(&self, backend: &str) {
+        match backend {
+            "ovs" => drop(self.ovs().vsctl("del-br ovs0").unwrap()),
+            _ => drop(self.netns.run("ip link del br0")),
+        }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -165,6 +180,11 @@ impl Host {
 
     /// Starts the agent over these workloads.
     pub fn start_with(&mut self, workloads: Arc<dyn Workloads>) {
+        self.start_over(workloads, |store| Arc::new(store));
+    }
+
+    /// Starts the agent over these workloads, with its leases behind `store`.
+    pub fn start_over(&mut self, workloads: Arc<dyn Workloads>, store: impl FnOnce(FileStore) -> Arc<dyn LeaseStore>) {
         assert!(self.agent.is_none());
         let runtime = self
             .netns
@@ -180,7 +200,7 @@ impl Host {
             quarantine: Duration::from_millis(300),
             resync: Duration::from_millis(200),
         };
-        let (store, networks) = (Arc::new(leases.clone()), self.networks.clone());
+        let (store, networks) = (store(leases.clone()), self.networks.clone());
         let agent = on(&runtime, async move { Agent::start(options, store, workloads, networks).await });
         self.agent = Some(agent.unwrap());
         self.leases = Some(leases);
@@ -268,76 +288,6 @@ pub fn eventually(what: &str, mut check: impl FnMut() -> Result<(), String>) {
             Ok(()) => return,
             Err(why) if start.elapsed() > DEADLINE => panic!("{what}: {why}"),
             Err(_) => thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
-
-/// Open vSwitch with a userspace datapath, in the host's namespace.
-pub struct Ovs {
-    folder: PathBuf,
-    daemons: Vec<Child>,
-}
-
-impl Ovs {
-    fn start(host: &Host) -> Self {
-        let folder = host.folder.path().join("ovs");
-        fs::create_dir(&folder).unwrap();
-        let database = folder.join("conf.db");
-        let made = Command::new("ovsdb-tool").arg("create").arg(&database).arg(SCHEMA).status().unwrap();
-        assert!(made.success());
-        let mut ovs = Self { folder, daemons: Vec::new() };
-        let remote = format!("--remote=punix:{}", ovs.socket().display());
-        ovs.daemon(host, &format!("ovsdb-server {} {remote}", database.display()));
-        eventually("ovsdb-server listens", || ovs.vsctl("--no-wait init").map(|_| ()));
-        ovs.daemon(host, &format!("ovs-vswitchd unix:{}", ovs.socket().display()));
-        let bridge = "--timeout=15 add-br ovs0 -- set bridge ovs0 datapath_type=netdev";
-        ovs.vsctl(bridge).unwrap();
-        host.netns.run("ip link set ovs0 up");
-        ovs
-    }
-
-    fn daemon(&mut self, host: &Host, line: &str) {
-        let name = line.split_whitespace().next().unwrap();
-        let folder = self.folder.display();
-        let line =
-            format!("{line} --unixctl={folder}/{name}.ctl --log-file={folder}/{name}.log -vconsole:off -vsyslog:off");
-        let mut command = host.netns.command(&line);
-        for variable in ["OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"] {
-            command.env(variable, &self.folder);
-        }
-        self.daemons.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    }
-
-    pub fn socket(&self) -> PathBuf {
-        self.folder.join("db.sock")
-    }
-
-    pub fn vsctl(&self, line: &str) -> Result<String, String> {
-        let mut command = Command::new("ovs-vsctl");
-        command.arg(format!("--db=unix:{}", self.socket().display())).arg("--timeout=10").args(line.split_whitespace());
-        let output = command.env("OVS_RUNDIR", &self.folder).output().unwrap();
-        if output.status.success() {
-            Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned())
-        } else {
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
-        }
-    }
-
-    /// Ports of the bridge.
-    pub fn ports(&self) -> Vec<String> {
-        self.vsctl("list-ports ovs0").unwrap().lines().map(str::to_owned).collect()
-    }
-}
-
-/// Where Debian keeps the schema of Open vSwitch's database.
-const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
-
-impl Drop for Ovs {
-    fn drop(&mut self) {
-        // vswitchd first: it would only complain about its database.
-        for daemon in self.daemons.iter_mut().rev() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -20,6 +20,8 @@ pub struct Call {
     pub ifname: String,
     pub args: String,
     pub config: Value,
+    /// Further variables of the environment.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 /// What a plugin printed: a result (null for none), or its error object.
@@ -36,6 +38,7 @@ impl Call {
                 "IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME=pod-{container};K8S_POD_UID=uid-{container}"
             ),
             config: config.clone(),
+            environment: Vec::new(),
         }
     }
 
@@ -62,20 +65,25 @@ impl Call {
 
     /// Runs the plugin at `path`.
     pub fn exec(&self, path: &Path) -> Answer {
+        let output = self.spawn(path).wait_with_output().unwrap();
+        let printed =
+            if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
+        if output.status.success() { Ok(printed) } else { Err(printed) }
+    }
+
+    /// Starts the plugin at `path`, and gives it its configuration.
+    pub fn spawn(&self, path: &Path) -> Child {
         let mut command = Command::new(path);
         command
             .env_clear()
             .envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("CNI_PATH", "/usr/lib/cni"), ("CNI_COMMAND", self.verb)])
             .envs([("CNI_CONTAINERID", &self.container), ("CNI_NETNS", &self.netns)])
-            .envs([("CNI_IFNAME", &self.ifname), ("CNI_ARGS", &self.args)]);
+            .envs([("CNI_IFNAME", &self.ifname), ("CNI_ARGS", &self.args)])
+            .envs(self.environment.iter().copied());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(self.config.to_string().as_bytes()).unwrap();
-        drop(stdin);
-        let output = child.wait_with_output().unwrap();
-        let printed =
-            if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
-        if output.status.success() { Ok(printed) } else { Err(printed) }
+        child
     }
 }
 

@@ -11,7 +11,7 @@ use crate::host::{Host, eventually, files};
 use crate::plugin::{Call, code, config};
 
 /// Interface `net1` of each pod is the VM's NIC, `late` is one that is not known yet, others are plain.
-struct OneVm;
+pub struct OneVm;
 
 impl Workloads for OneVm {
     fn vm_nic(&self, pod: &PodRef, ifname: &IfName) -> Result<Option<VmNic>, NotReady> {
