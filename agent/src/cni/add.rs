@@ -142,6 +142,8 @@ async fn prepare(
             (allocated.mac, allocated.addresses, true)
         }
     };
+    // Of a guest, its own address: the pod interface's is silent.
+    let security = network.security(mac, &addresses);
     let vm_owned = nic.as_ref().is_some_and(|nic| nic.vm_owned);
     let mac = if vm_owned { silent_mac(mac)? } else { mac };
     let routes = if vm_owned { Vec::new() } else { pod_routes(network, &addresses) };
@@ -166,6 +168,7 @@ async fn prepare(
             addresses: if vm_owned { Vec::new() } else { addresses },
             routes,
             owner,
+            security,
         },
     };
     registry.put(hold, record.clone()).await?;

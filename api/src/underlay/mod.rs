@@ -74,7 +74,8 @@ pub struct UnderlayNetworkSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<Subnet>,
     /// Whether a NIC may send from its own MAC and addresses only, and may not play DHCP server
-    /// or router. Not enforced yet: `true` is refused.
+    /// or router; `true` where not given. Addresses are checked in the families of `subnets`; on
+    /// a trunk, MACs alone are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_security: Option<bool>,
     /// How guests are told their addresses.

@@ -26,7 +26,6 @@ pub fn unserved(spec: &UnderlayNetworkSpec) -> impl Iterator<Item = (&'static st
     [
         (spec.dhcp.v6, "dhcp.v6", ipv6),
         (spec.dhcp.ra, "dhcp.ra", ipv6),
-        (spec.port_security == Some(true), "portSecurity", "`true` is not enforced yet: leave it out, or say `false`"),
         (spec.backend == Backend::Macvtap, "backend", "`macvtap` is not served: `ovs` or `linux-bridge`"),
         (
             spec.backend == Backend::LinuxBridge && spec.vlan.is_some(),
@@ -262,7 +261,6 @@ mod tests {
             (json!({"backend": "ovs"}), "spec.bridge", "`ovs` needs a bridge"),
             (json!({"backend": "macvtap", "bridge": "br0"}), "spec.uplink", "`macvtap` needs an uplink"),
             (json!({"backend": "macvtap", "uplink": "eth1"}), "spec.backend", "`ovs` or `linux-bridge`"),
-            (json!({"backend": "ovs", "bridge": "b", "portSecurity": true}), "spec.portSecurity", "not enforced"),
             (json!({"backend": "ovs", "bridge": "b", "dhcp": {"ra": true}}), "spec.dhcp.ra", "cloud-init"),
             (
                 json!({"backend": "ovs", "nodes": [{"nodeSelector": {}, "uplink": "e"}]}),

@@ -9,12 +9,13 @@ mod folder;
 mod list;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use holdfast_api::underlay::{
     Backend as BackendKind, Datapath, Dhcp, Subnet, UnderlayNetwork, UnderlayNetworkSpec, conflict,
 };
-use holdfast_net::model::{Backend, BridgeGateway, Delivery, IfName, StaticRoute, Vlan};
+use holdfast_net::model::{Backend, BridgeGateway, Delivery, IfName, MacAddr, PortSecurity, StaticRoute, Vlan};
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 
@@ -60,6 +61,32 @@ pub struct NetworkConfig {
     pub datapath: Datapath,
     /// Whether a plain pod's default route leads here.
     pub default_route: bool,
+    /// Whether who is behind a port may speak for itself alone.
+    pub port_security: bool,
+}
+
+impl NetworkConfig {
+    /// What the one with these addresses may say of itself; none: anything.
+    ///
+    /// Of a family in which the network gives no addresses nobody knows who has which. On a trunk that holds for both:
+    /// what is in its VLANs are other networks.
+    pub fn security(&self, mac: MacAddr, addresses: &[IpNetwork]) -> Option<PortSecurity> {
+        let trunk = matches!(self.backend, Backend::Ovs { vlan: Vlan::Trunk { .. }, .. });
+        let given = |is_ipv4| !trunk && self.addressing.subnets.iter().any(|subnet| subnet.cidr.is_ipv4() == is_ipv4);
+        let ipv4 = addresses.iter().filter_map(|address| match address.ip() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        let ipv6 = addresses.iter().filter_map(|address| match address.ip() {
+            IpAddr::V6(address) => Some(address),
+            IpAddr::V4(_) => None,
+        });
+        self.port_security.then(|| PortSecurity {
+            macs: BTreeSet::from([mac]),
+            ipv4: given(true).then(|| ipv4.collect()),
+            ipv6: given(false).then(|| ipv6.collect()),
+        })
+    }
 }
 
 impl Addressing {
@@ -138,6 +165,7 @@ impl NetConf {
             mtu: spec.mtu,
             datapath: spec.datapath,
             default_route: self.default_route,
+            port_security: spec.port_security.unwrap_or(true),
         })
     }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_api::underlay::{NodeOverride, UnderlayNetwork, UnderlayNetworkSpec};
 use holdfast_net::model::{Backend, Vlan};
@@ -30,6 +30,25 @@ fn an_inline_configuration_has_the_keys_of_a_spec() {
     assert_eq!(delivery.gateways, ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(delivery.routes[0].gateway, Some("192.0.2.1".parse().unwrap()));
     assert_eq!(delivery.search, ["lab"]);
+}
+
+#[test]
+fn a_port_may_use_what_the_network_gave_it() {
+    let (mac, address) = ("02:00:00:00:00:01".parse().unwrap(), ["192.0.2.7/24".parse().unwrap()]);
+    let ipv4 = json!([{"cidr": "192.0.2.0/24"}]);
+    let both = json!([{"cidr": "192.0.2.0/24"}, {"cidr": "2001:db8::/64"}]);
+    for (extra, limited_ipv4, limited_ipv6) in [
+        (json!({"subnets": ipv4}), true, false),
+        (json!({"subnets": both, "portSecurity": true}), true, true),
+        (json!({}), false, false),
+        (json!({"subnets": both, "vlan": {"trunk": [7]}}), false, false),
+    ] {
+        let security = inline(extra.clone()).unwrap().security(mac, &address).unwrap();
+        assert_eq!(security.macs, [mac].into(), "{extra}");
+        assert_eq!(security.ipv4, limited_ipv4.then(|| ["192.0.2.7".parse().unwrap()].into()), "{extra}");
+        assert_eq!(security.ipv6, limited_ipv6.then(BTreeSet::new), "{extra}");
+    }
+    assert_eq!(inline(json!({"subnets": ipv4, "portSecurity": false})).unwrap().security(mac, &address), None);
 }
 
 #[test]
@@ -138,7 +157,6 @@ fn what_is_wrong_is_named() {
         (json!({"vlan": {"access": 1}, "backend": "linux-bridge"}), "`vlan` is served on the backend `ovs` only"),
         (json!({"bridgeGateway": {}}), "`bridgeGateway` needs the backend `linux-bridge`"),
         (json!({"dhcp": {"v6": true}}), "`dhcp.v6` is not served"),
-        (json!({"portSecurity": true}), "`portSecurity` `true` is not enforced"),
         (json!({"segment": "Rack 1"}), "`segment`: `Rack 1` names no segment"),
         (json!({"bridge": "Br_0"}), "`segment`: is needed, as `Br_0`, after the bridge, names no segment"),
         (

@@ -1,7 +1,7 @@
 //! What a port may say of itself.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,33 +14,22 @@ use super::MacAddr;
 pub struct PortSecurity {
     /// Its Ethernet addresses.
     pub macs: BTreeSet<MacAddr>,
-    /// Its IP addresses; any where it is empty. The IPv6 link-local ones that follow from its Ethernet addresses are
-    /// its own without being named.
-    pub addresses: BTreeSet<IpAddr>,
+    /// Its IPv4 addresses; none: any.
+    pub ipv4: Option<BTreeSet<Ipv4Addr>>,
+    /// Its IPv6 addresses, beside the link-local ones that follow from its Ethernet addresses; none: any.
+    pub ipv6: Option<BTreeSet<Ipv6Addr>>,
 }
 
 impl PortSecurity {
-    /// Whether it may only use some addresses.
-    pub fn is_limited(&self) -> bool {
-        !self.addresses.is_empty()
+    /// Its IPv6 addresses with the link-local ones; none: any.
+    pub fn all_ipv6(&self) -> Option<BTreeSet<Ipv6Addr>> {
+        let given = self.ipv6.as_ref()?;
+        Some(given.iter().copied().chain(self.macs.iter().map(|mac| link_local(*mac))).collect())
     }
 
-    /// Its IPv4 addresses.
-    pub fn ipv4(&self) -> BTreeSet<Ipv4Addr> {
-        let ipv4 = self.addresses.iter().filter_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-        ipv4.collect()
-    }
-
-    /// Its IPv6 addresses with the link-local ones.
-    pub fn ipv6(&self) -> BTreeSet<Ipv6Addr> {
-        let given = self.addresses.iter().filter_map(|address| match address {
-            IpAddr::V6(address) => Some(*address),
-            IpAddr::V4(_) => None,
-        });
-        given.chain(self.macs.iter().map(|mac| link_local(*mac))).collect()
+    /// Whether it may use any IP address, and with that any protocol.
+    pub fn is_unlimited(&self) -> bool {
+        self.ipv4.is_none() && self.ipv6.is_none()
     }
 }
 
@@ -58,9 +47,11 @@ mod tests {
     fn a_port_has_the_link_local_addresses_of_its_macs() {
         let security = PortSecurity {
             macs: BTreeSet::from(["02:00:00:00:00:01".parse().unwrap()]),
-            addresses: ["192.0.2.7", "2001:db8::7"].map(|address| address.parse().unwrap()).into(),
+            ipv4: None,
+            ipv6: Some(["2001:db8::7".parse().unwrap()].into()),
         };
-        assert_eq!(security.ipv4(), ["192.0.2.7".parse().unwrap()].into());
-        assert_eq!(security.ipv6(), ["2001:db8::7", "fe80::ff:fe00:1"].map(|a| a.parse().unwrap()).into());
+        let expected = ["2001:db8::7", "fe80::ff:fe00:1"].map(|address| address.parse().unwrap());
+        assert_eq!(security.all_ipv6(), Some(expected.into()));
+        assert_eq!(PortSecurity { ipv6: None, ..security }.all_ipv6(), None);
     }
 }

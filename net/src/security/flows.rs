@@ -4,6 +4,7 @@
 //! Invariant: the cookie of a flow is our mark and a hash of all that the flow says, so that flows that are read back
 //! are compared by their cookies, and nothing ever parses their matches.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -91,10 +92,10 @@ pub fn flows(security: &PortSecurity, tagged: bool) -> Vec<Flow> {
     let mut flows = Flows { start: if tagged { Vec::new() } else { vec![Field::Untagged] }, flows: Vec::new() };
     flows.refuse_servers();
     for mac in &security.macs {
-        if security.is_limited() {
-            flows.pass_limited(*mac, security);
-        } else {
-            flows.pass_any(*mac);
+        flows.pass_ipv4(*mac, security.ipv4.as_ref());
+        flows.pass_ipv6(*mac, security.all_ipv6().as_ref());
+        if security.is_unlimited() {
+            flows.pass(PASSED, *mac, &[]);
         }
     }
     let mut flows = flows.flows;
@@ -129,41 +130,41 @@ impl Flows {
         }
     }
 
-    fn pass_any(&mut self, mac: MacAddr) {
-        let arp = Field::EtherType(ETHERTYPE_ARP);
-        self.pass(CHECKED, mac, &[arp, Field::ArpMac(mac)]);
+    fn pass_ipv4(&mut self, mac: MacAddr, own: Option<&BTreeSet<Ipv4Addr>>) {
+        let (arp, ipv4) = (Field::EtherType(ETHERTYPE_ARP), Field::EtherType(ETHERTYPE_IPV4));
         self.refuse(UNCHECKED, &[arp]);
-        self.pass(PASSED, mac, &[]);
-    }
-
-    fn pass_limited(&mut self, mac: MacAddr, security: &PortSecurity) {
-        let (ipv4, ipv6) = (Field::EtherType(ETHERTYPE_IPV4), Field::EtherType(ETHERTYPE_IPV6));
-        let own = security.ipv4();
+        let Some(own) = own else {
+            self.pass(CHECKED, mac, &[arp, Field::ArpMac(mac)]);
+            self.pass(PASSED, mac, &[ipv4]);
+            return;
+        };
         // Without an address: who asks whether one is free (RFC 5227).
         for address in own.iter().copied().chain([Ipv4Addr::UNSPECIFIED]) {
-            let arp = Field::EtherType(ETHERTYPE_ARP);
             self.pass(CHECKED, mac, &[arp, Field::ArpAddress(address), Field::ArpMac(mac)]);
         }
         let udp = [ipv4, Field::Protocol(PROTOCOL_UDP), Field::Ipv4Source(Ipv4Addr::UNSPECIFIED)];
         let ports = [Field::UdpSource(DHCP_CLIENT), Field::UdpDestination(DHCP_SERVER)];
         self.pass(CHECKED, mac, &[&udp[..], &ports].concat());
         for address in own {
-            self.pass(PASSED, mac, &[ipv4, Field::Ipv4Source(address)]);
+            self.pass(PASSED, mac, &[ipv4, Field::Ipv4Source(*address)]);
         }
+    }
 
-        let own = security.ipv6();
+    fn pass_ipv6(&mut self, mac: MacAddr, own: Option<&BTreeSet<Ipv6Addr>>) {
+        let ipv6 = Field::EtherType(ETHERTYPE_IPV6);
+        let Some(own) = own else { return self.pass(PASSED, mac, &[ipv6]) };
         let unspecified = Field::Ipv6Source(Ipv6Addr::UNSPECIFIED);
         for kind in [NEIGHBOUR_SOLICITATION, LISTENER_REPORT] {
             let [ethertype, protocol, kind] = icmpv6(kind);
             self.pass(CHECKED, mac, &[ethertype, protocol, unspecified, kind]);
         }
-        for address in &own {
+        for address in own {
             let source = Field::Ipv6Source(*address);
             for known in [mac, NONE] {
                 let [ethertype, protocol, kind] = icmpv6(NEIGHBOUR_SOLICITATION);
                 self.pass(CHECKED, mac, &[ethertype, protocol, source, kind, Field::NdSource(known)]);
                 let [ethertype, protocol, kind] = icmpv6(NEIGHBOUR_ADVERTISEMENT);
-                for target in &own {
+                for target in own {
                     let target = [Field::NdTarget(*target), Field::NdTargetMac(known)];
                     self.pass(CHECKED, mac, &[&[ethertype, protocol, source, kind], &target[..]].concat());
                 }

@@ -2,8 +2,8 @@
 //!
 //! - who is behind a port sends from its own Ethernet addresses, in frames and in ARP alike;
 //! - it serves no DHCP, and announces no router and no redirect;
-//! - where its IP addresses are known, it sends from those, and claims no other by ARP or neighbour discovery; what is
-//!   neither ARP nor IP is lost then.
+//! - where its addresses of a family are known, it sends from those, and claims no other by ARP or neighbour discovery;
+//!   what is neither ARP nor IP is lost then.
 //!
 //! Fields of neighbour discovery are looked at where they nearly always are: the link-layer address as first option.
 

@@ -20,8 +20,10 @@ use crate::model::{IfName, PortSecurity};
 pub enum Set {
     /// The ports that are secured.
     Ports,
-    /// Those whose IP addresses are known.
-    Limited,
+    /// Those whose IPv4 addresses are known.
+    Ipv4Limited,
+    /// Those whose IPv6 addresses are known.
+    Ipv6Limited,
     /// A port and an Ethernet address of its.
     Sources,
     /// A port and an IPv4 address of its.
@@ -32,13 +34,15 @@ pub enum Set {
 
 impl Set {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ports, Self::Limited, Self::Sources, Self::Ipv4, Self::Ipv6];
+    pub const ALL: [Self; 6] =
+        [Self::Ports, Self::Ipv4Limited, Self::Ipv6Limited, Self::Sources, Self::Ipv4, Self::Ipv6];
 
     /// Its name in nftables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ports => "ports",
-            Self::Limited => "limited",
+            Self::Ipv4Limited => "ipv4-limited",
+            Self::Ipv6Limited => "ipv6-limited",
             Self::Sources => "sources",
             Self::Ipv4 => "ipv4",
             Self::Ipv6 => "ipv6",
@@ -48,7 +52,7 @@ impl Set {
     /// Bytes of the address in its keys; 0 where they are ports alone.
     pub fn address_length(self) -> usize {
         match self {
-            Self::Ports | Self::Limited => 0,
+            Self::Ports | Self::Ipv4Limited | Self::Ipv6Limited => 0,
             Self::Sources => 6,
             Self::Ipv4 => 4,
             Self::Ipv6 => 16,
@@ -72,10 +76,13 @@ pub fn elements(port: &IfName, security: &PortSecurity) -> BTreeSet<Element> {
     let element = |set, address: &[u8]| Element { set, port: port.clone(), address: address.to_vec() };
     let mut elements = BTreeSet::from([element(Set::Ports, &[])]);
     elements.extend(security.macs.iter().map(|mac| element(Set::Sources, &mac.octets())));
-    if security.is_limited() {
-        elements.insert(element(Set::Limited, &[]));
-        elements.extend(security.ipv4().iter().map(|address| element(Set::Ipv4, &address.octets())));
-        elements.extend(security.ipv6().iter().map(|address| element(Set::Ipv6, &address.octets())));
+    if let Some(own) = &security.ipv4 {
+        elements.insert(element(Set::Ipv4Limited, &[]));
+        elements.extend(own.iter().map(|address| element(Set::Ipv4, &address.octets())));
+    }
+    if let Some(own) = security.all_ipv6() {
+        elements.insert(element(Set::Ipv6Limited, &[]));
+        elements.extend(own.iter().map(|address| element(Set::Ipv6, &address.octets())));
     }
     elements
 }
@@ -179,7 +186,10 @@ pub fn rules() -> Vec<Rule> {
         lost("router advertisement", icmpv6(ROUTER_ADVERTISEMENT)),
         lost("redirect", icmpv6(REDIRECT)),
         lost("arp mac", [arp(), Check::With(ARP_MAC, Set::Sources, false)]),
-        passes("any address", [Check::Port(Set::Limited, false)]),
+        passes("any arp address", [arp(), Check::Port(Set::Ipv4Limited, false)]),
+        passes("any ipv4 source", [ipv4(), Check::Port(Set::Ipv4Limited, false)]),
+        passes("any ipv6 source", [ipv6(), Check::Port(Set::Ipv6Limited, false)]),
+        passes("any protocol", [Check::Port(Set::Ipv4Limited, false), Check::Port(Set::Ipv6Limited, false)]),
         passes("arp probe", [arp(), Check::Is(ARP_ADDRESS, vec![0; 4])]),
         passes("arp address", [arp(), Check::With(ARP_ADDRESS, Set::Ipv4, true)]),
         passes("dhcp client", [ipv4(), unspecified4(), udp(), from_client, to_server]),
@@ -227,10 +237,10 @@ mod tests {
     fn a_port_has_elements_for_all_that_it_may_use() {
         let port: IfName = "hf1".parse().unwrap();
         let macs = BTreeSet::from(["02:00:00:00:00:01".parse().unwrap()]);
-        let any = PortSecurity { macs: macs.clone(), addresses: BTreeSet::new() };
+        let any = PortSecurity { macs: macs.clone(), ipv4: None, ipv6: None };
         let sets = |security| elements(&port, security).into_iter().map(|element| element.set).collect::<Vec<_>>();
         assert_eq!(sets(&any), [Set::Ports, Set::Sources]);
-        let limited = PortSecurity { macs, addresses: ["192.0.2.7".parse().unwrap()].into() };
+        let limited = PortSecurity { macs, ipv4: Some(["192.0.2.7".parse().unwrap()].into()), ipv6: Some([].into()) };
         assert_eq!(sets(&limited), Set::ALL);
         assert!(elements(&port, &limited).iter().all(|element| element.address.len() == element.set.address_length()));
     }

@@ -1,11 +1,11 @@
 //! Port security: what a guest makes up does not get out, and what is its own does.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use holdfast_net::attachment::{desired, host_ifname};
 use holdfast_net::error::ErrorClass;
-use holdfast_net::model::{Attachment, Backend, PortSecurity, Vlan};
+use holdfast_net::model::{Attachment, Backend, MacAddr, PortSecurity, Vlan};
 
 use crate::frames::{Mac, Wire, arp, ethernet, icmp6, nd, tagged, udp4, udp6};
 use crate::switch::Switch;
@@ -28,14 +28,18 @@ fn ipv6(text: &str) -> Ipv6Addr {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Passes {
     Always,
-    /// Where any IP address may be used.
-    Unlimited,
+    /// Where any IPv4 address may be used.
+    AnyIpv4,
+    /// Where any IPv6 address may be used.
+    AnyIpv6,
+    /// Where any of both may be.
+    Any,
     Never,
 }
 
 /// What a guest may send: a name, the frame, and when it gets out.
 fn frames() -> Vec<(&'static str, Vec<u8>, Passes)> {
-    use Passes::{Always, Never, Unlimited};
+    use Passes::{Always, Any, AnyIpv4, AnyIpv6, Never};
     let (own, linked, other) = (ipv6("2001:db8::11"), ipv6("fe80::ff:fe00:10b"), ipv6("2001:db8::99"));
     vec![
         ("own address", udp4(MAC, ADDRESS, (1, 2)), Always),
@@ -49,15 +53,15 @@ fn frames() -> Vec<(&'static str, Vec<u8>, Passes)> {
         ("solicitation", nd(MAC, linked, 135, other, Some(MAC)), Always),
         ("advertisement", nd(MAC, linked, 136, own, Some(MAC)), Always),
         ("router solicitation", icmp6(MAC, linked, 133, &[]), Always),
-        ("other ipv4 address", udp4(MAC, OTHER, (1, 2)), Unlimited),
-        ("no ipv4 address", udp4(MAC, Ipv4Addr::UNSPECIFIED, (1, 2)), Unlimited),
-        ("arp of another address", arp(MAC, (MAC, OTHER)), Unlimited),
-        ("other ipv6 address", udp6(MAC, other, (1, 2)), Unlimited),
-        ("advertisement of another's address", nd(MAC, linked, 136, other, Some(MAC)), Unlimited),
-        ("advertisement from another's address", nd(MAC, other, 136, own, Some(MAC)), Unlimited),
-        ("advertisement of another's mac", nd(MAC, linked, 136, own, Some(OTHER_MAC)), Unlimited),
-        ("solicitation with another's mac", nd(MAC, linked, 135, own, Some(OTHER_MAC)), Unlimited),
-        ("another protocol", ethernet([0xff; 6], MAC, 0x88b5, &[7; 50]), Unlimited),
+        ("other ipv4 address", udp4(MAC, OTHER, (1, 2)), AnyIpv4),
+        ("no ipv4 address", udp4(MAC, Ipv4Addr::UNSPECIFIED, (1, 2)), AnyIpv4),
+        ("arp of another address", arp(MAC, (MAC, OTHER)), AnyIpv4),
+        ("other ipv6 address", udp6(MAC, other, (1, 2)), AnyIpv6),
+        ("advertisement of another's address", nd(MAC, linked, 136, other, Some(MAC)), AnyIpv6),
+        ("advertisement from another's address", nd(MAC, other, 136, own, Some(MAC)), AnyIpv6),
+        ("advertisement of another's mac", nd(MAC, linked, 136, own, Some(OTHER_MAC)), AnyIpv6),
+        ("solicitation with another's mac", nd(MAC, linked, 135, own, Some(OTHER_MAC)), AnyIpv6),
+        ("another protocol", ethernet([0xff; 6], MAC, 0x88b5, &[7; 50]), Any),
         ("other mac", udp4(OTHER_MAC, ADDRESS, (1, 2)), Never),
         ("arp from another's mac", arp(OTHER_MAC, (MAC, ADDRESS)), Never),
         ("arp of another's mac", arp(MAC, (OTHER_MAC, ADDRESS)), Never),
@@ -71,28 +75,35 @@ fn frames() -> Vec<(&'static str, Vec<u8>, Passes)> {
     ]
 }
 
-fn security(addresses: &[IpAddr]) -> PortSecurity {
-    PortSecurity { macs: [holdfast_net::model::MacAddr(MAC)].into(), addresses: addresses.iter().copied().collect() }
+/// May use any IP address.
+fn unlimited() -> PortSecurity {
+    PortSecurity { macs: [MacAddr(MAC)].into(), ipv4: None, ipv6: None }
 }
 
 fn limited() -> PortSecurity {
-    security(&[ADDRESS.into(), ipv6("2001:db8::11").into()])
+    PortSecurity { ipv4: Some([ADDRESS].into()), ipv6: Some([ipv6("2001:db8::11")].into()), ..unlimited() }
 }
 
 /// Sends all frames from one namespace, and asserts which come out in another.
-fn assert_secured(from: &Netns, to: &Netns, is_limited: bool) {
+fn assert_secured(from: &Netns, to: &Netns, security: &PortSecurity) {
     let (sender, receiver) = (Wire::open(from), Wire::open(to));
     let frames = frames();
     frames.iter().for_each(|(_, frame, _)| sender.send(frame));
     let last = udp4(MAC, ADDRESS, (4242, 4242));
     let seen = sender.see_until(&receiver, &last, DEADLINE);
     for (name, frame, passes) in &frames {
-        let expected = *passes == Passes::Always || (*passes == Passes::Unlimited && !is_limited);
+        let expected = match passes {
+            Passes::Always => true,
+            Passes::AnyIpv4 => security.ipv4.is_none(),
+            Passes::AnyIpv6 => security.ipv6.is_none(),
+            Passes::Any => security.is_unlimited(),
+            Passes::Never => false,
+        };
         // A tag may be taken off on the way.
         let untagged = frame[12..14] == [0x81, 0x00];
         let body = &frame[if untagged { 16 } else { 12 }..];
         let came = seen.iter().any(|other| other[..12] == frame[..12] && other[12..].starts_with(body));
-        assert!(came == expected, "{name}: {}", if came { "got out" } else { "did not get out" });
+        assert!(came == expected, "{name}, {security:?}: {}", if came { "got out" } else { "did not get out" });
     }
 }
 
@@ -102,9 +113,10 @@ fn secure_in_turn(world: &World, backend: &Backend, socket: Option<&std::path::P
     let [first, second] = [world.attachment(&one, 11, backend.clone()), world.attachment(&two, 12, backend.clone())];
     let with = |security| Attachment { security, ..first.clone() };
     world.wire(socket, async |wiring| settle(&wiring, &desired(&second)).await);
-    for (security, is_limited) in [(limited(), true), (security(&[]), false), (limited(), true)] {
-        world.wire(socket, async |wiring| settle(&wiring, &desired(&with(Some(security)))).await);
-        assert_secured(&one, &two, is_limited);
+    let (ipv4, ipv6) = (PortSecurity { ipv6: None, ..limited() }, PortSecurity { ipv4: None, ..limited() });
+    for security in [limited(), unlimited(), ipv4, ipv6, limited()] {
+        world.wire(socket, async |wiring| settle(&wiring, &desired(&with(Some(security.clone())))).await);
+        assert_secured(&one, &two, &security);
     }
     assert_reaches(&one, &two, "10.7.0.12");
     assert_streams(&two, &one, "10.7.0.11");

@@ -1,6 +1,7 @@
 //! What holds for every plan.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use holdfast_net::desired::{DesiredState, Netns};
@@ -62,8 +63,12 @@ fn method() -> impl Strategy<Value = BindingMethod> {
 
 fn security(number: usize) -> impl Strategy<Value = Option<PortSecurity>> {
     let mac = format!("02:00:00:00:00:{number:02x}").parse().unwrap();
-    let address = move |limited: bool| limited.then(|| format!("10.7.0.{}", number + 2).parse().unwrap());
-    let secured = move |limited| PortSecurity { macs: [mac].into(), addresses: address(limited).into_iter().collect() };
+    let address: Ipv4Addr = format!("10.7.0.{}", number + 2).parse().unwrap();
+    let secured = move |limited: bool| PortSecurity {
+        macs: [mac].into(),
+        ipv4: limited.then(|| [address].into()),
+        ipv6: limited.then(Default::default),
+    };
     proptest::option::of(any::<bool>().prop_map(secured))
 }
 

@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod console;
 mod world;
 
 use std::fs;
-use std::io::Write as _;
 use std::process::Stdio;
-use std::time::Duration;
 
+use console::Console;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -44,7 +44,7 @@ fn a_vm_keeps_its_mac_and_address_until_it_is_deleted() {
         assert_eq!(others, 0, "nothing of the host's state is visible");
     }
 
-    console_speaks(&world);
+    Console::open(&world, "a").close();
     world.must(&["pause", "vm", "a"]);
     world.condition("vm", "a", "Paused", "PausedByUser");
     let refused = world.virtctl(&["soft-reboot", "a"]);
@@ -118,41 +118,37 @@ fn adoption(world: &mut World, vmi: &Value) {
     assert_eq!(world.launchers(), launchers);
 }
 
-fn console_speaks(world: &World) {
-    let mut child = world
-        .host
-        .command(std::path::Path::new(env!("CARGO_BIN_EXE_holdfastd")).with_file_name("virtctl"))
-        .arg("--standalone")
-        .arg("--run")
-        .arg(world.path("r"))
-        .args(["console", "a"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut keys = child.stdin.take().unwrap();
-    let mut screen = child.stdout.take().unwrap();
-    let (seen, shown) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 1024];
-        while let Ok(count) = std::io::Read::read(&mut screen, &mut buffer) {
-            if count == 0 || seen.send(buffer[..count].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    let mut text = String::new();
-    eventually("the guest asks for a login", LONG, || {
-        keys.write_all(b"\r").unwrap();
-        while let Ok(bytes) = shown.recv_timeout(Duration::from_millis(300)) {
-            text.push_str(&String::from_utf8_lossy(&bytes));
-        }
-        text.contains("login:").then_some(())
-    });
-    drop(keys);
-    let status = eventually("the console ends with its input", LONG, || child.try_wait().unwrap());
-    assert!(status.success(), "{status}");
+/// A guest that takes another's address, and says so to everyone, is not heard; one on a network that lets it, is.
+#[test]
+fn a_guest_speaks_for_itself_alone() {
+    let mut world = World::new();
+    let own = r#"{holdfast.io/ip-addresses: '{"lan": "192.0.2.10"}'}"#;
+    for (security, name) in [("true", "secured"), ("false", "free")] {
+        world.write("lan.yaml", &LAN.replace("  datapath:", &format!("  portSecurity: {security}\n  datapath:")));
+        let listed = || Some(world.get("unet", "lan")?["spec"]["portSecurity"].to_string());
+        eventually("the network is as written", LONG, || (listed()? == security).then_some(()));
+        world.write("vm.yaml", &vm(name, "Always", own, "lan"));
+        world.running(name, None);
+        world.answers("192.0.2.10");
+        let mut console = Console::open(&world, name);
+        console.log_in();
+        let lan = "$(ip -o addr show to 192.0.2.10 | cut -d' ' -f2)";
+        console.run(&format!("ip addr add 192.0.2.99/24 dev {lan}"));
+        console.run(&format!("arping -U -c 2 -I {lan} 192.0.2.99 >/dev/null"));
+        assert_eq!(world.machine.try_sh("busybox ping -c 1 -w 3 192.0.2.99"), security == "false", "{name}");
+        let known = world.machine.sh("ip neigh show 192.0.2.99").contains("lladdr");
+        assert_eq!(known, security == "false", "{name}");
+        world.answers("192.0.2.10");
+        console.close();
+        world.must(&["delete", "vm", name]);
+        eventually("it goes", LONG, || world.launchers().is_empty().then_some(()));
+        world.machine.sh("ip neigh flush all");
+    }
+    world.remove("lan.yaml");
+    eventually("nothing is left", LONG, || world.leftovers().is_empty().then_some(()));
+    let flows = world.host.sh(&format!("ovs-ofctl dump-flows unix:{}", world.path("ovs/br-lan.mgmt").display()));
+    assert_eq!(flows.matches("cookie=").count(), 1, "{flows}");
+    world.stop();
 }
 
 /// The second VM that asks for an address is told who has it, and touches nothing; it runs when the first is gone.

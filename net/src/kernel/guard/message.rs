@@ -85,7 +85,7 @@ pub(super) fn table(name: &str) -> Vec<u8> {
 
 pub(super) fn set(table: &str, set: Set, number: u32) -> Vec<u8> {
     let address_type = match set {
-        Set::Ports | Set::Limited => None,
+        Set::Ports | Set::Ipv4Limited | Set::Ipv6Limited => None,
         Set::Sources => Some(TYPE_MAC),
         Set::Ipv4 => Some(TYPE_IPV4),
         Set::Ipv6 => Some(TYPE_IPV6),
