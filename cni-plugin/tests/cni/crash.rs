@@ -1,10 +1,13 @@
 //! Ends at the worst instruction, and what the next start makes of it.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::host::{Host, eventually, files};
+use crate::host::{Host, Netns, eventually, files};
 use crate::plugin::{Call, config};
 
 #[test]
@@ -99,4 +102,51 @@ fn attachments_and_leases_outlive_the_agent() {
     assert_eq!((host.host_ends(), host.ovs().ports(), pods[0].ip("address")), before);
     assert_eq!(call.verb("DEL").run(), Ok(Value::Null));
     host.assert_clean();
+}
+
+/// The agent is killed while ADDs run, at moments that are spread over all of them, and started again; the runtime says
+/// DEL where it was told of a failure, and keeps the rest.
+#[test]
+fn the_agent_is_killed_at_any_moment_of_an_add() {
+    let mut host = Host::with_ovs();
+    let configs = ["linux-bridge", "ovs"].map(|backend| config(&host, "1.1.0", backend));
+    let (mut added, mut refused) = (0, 0);
+    for round in 0..16 {
+        let pods: Vec<_> = (0..6).map(|_| host.pod()).collect();
+        let call = |(n, pod): (usize, &Netns)| Call::new(&format!("r{round}c{n}"), &pod.path, &configs[n % 2]);
+        let calls: Vec<_> = pods.iter().enumerate().map(call).collect();
+        let answers: Vec<_> = thread::scope(|scope| {
+            let running: Vec<_> = calls.iter().map(|call| scope.spawn(|| call.run())).collect();
+            thread::sleep(Duration::from_millis(round * 2));
+            host.kill();
+            host.start();
+            running.into_iter().map(|call| call.join().unwrap()).collect()
+        });
+        let mut addresses = BTreeSet::new();
+        for ((call, pod), answer) in calls.iter().zip(&pods).zip(&answers) {
+            match answer {
+                Ok(result) => {
+                    assert!(addresses.insert(result["ips"][0]["address"].to_string()), "{result}");
+                    let check = call.verb("CHECK").with("prevResult", result.clone());
+                    eventually("what was answered is there", || check.run().map(drop).map_err(|e| e.to_string()));
+                    added += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error["code"], 11, "{error}");
+                    assert_eq!(call.verb("DEL").run(), Ok(Value::Null));
+                    refused += 1;
+                    eventually("nothing is left in the pod", || match pod.links() {
+                        links if links.is_empty() => Ok(()),
+                        links => Err(format!("{links:?}")),
+                    });
+                }
+            }
+        }
+        for call in &calls {
+            assert_eq!(call.verb("DEL").run(), Ok(Value::Null));
+        }
+        host.assert_clean();
+    }
+    println!("{added} were added, {refused} were not");
+    assert!(added > 0 && refused > 0);
 }
