@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast_agent::workloads::{PlainPods, Workloads};
-use holdfast_agent::{Agent, AgentOptions, HttpAddress};
+use holdfast_agent::{Agent, AgentOptions, HttpAddress, StartError};
 use holdfast_ipam::leases::{FileStore, LeaseStore};
 use holdfast_ipam::network::Networks;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -189,8 +189,9 @@ impl Host {
         let runtime = self
             .netns
             .inside(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+        let mut agent = None;
         let leases = FileStore::open(&self.state().join("leases")).unwrap();
-        let options = AgentOptions {
+        let options = || AgentOptions {
             node: "node-1".into(),
             node_labels: BTreeMap::new(),
             state: self.state(),
@@ -200,9 +201,19 @@ impl Host {
             quarantine: Duration::from_millis(300),
             resync: Duration::from_millis(200),
         };
-        let (store, networks) = (store(leases.clone()), self.networks.clone());
-        let agent = on(&runtime, async move { Agent::start(options, store, workloads, networks).await });
-        self.agent = Some(agent.unwrap());
+        let store = store(leases.clone());
+        eventually("the agent starts", || {
+            let (options, store, workloads, networks) =
+                (options(), store.clone(), workloads.clone(), self.networks.clone());
+            match on(&runtime, async move { Agent::start(options, store, workloads, networks).await }) {
+                Ok(started) => agent = Some(started),
+                // Of an agent that was killed just now, a process that a test is about to execute may have the locks.
+                Err(error @ (StartError::NamespaceTaken | StartError::Locked(_))) => return Err(error.to_string()),
+                Err(error) => panic!("{error}"),
+            }
+            Ok(())
+        });
+        self.agent = agent;
         self.leases = Some(leases);
         self.runtime = Some(runtime);
     }
