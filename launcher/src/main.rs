@@ -1,6 +1,7 @@
 //! virt-launcher. Checks that it is confined, splits off the reaper, and serves its VM.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::mpsc;
 
 use anyhow::Context;
@@ -44,7 +45,7 @@ struct Probe {
     probe: probe::Options,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     // Not clap's subcommands: a launcher's arguments are those of upstream, which has none, and all needed.
     let mut arguments = std::env::args_os();
     if arguments.nth(1).is_some_and(|first| first == PROBE) {
@@ -52,7 +53,8 @@ fn main() -> anyhow::Result<()> {
         // libvirt waits for the end of each QEMU that it asked, and they are orphans.
         reaper::split().context("failed to split off the reaper")?;
         log();
-        return probe::run(&options.probe);
+        probe::run(&options.probe)?;
+        return Ok(ExitCode::SUCCESS);
     }
     launch(Launch::parse())
 }
@@ -64,7 +66,7 @@ fn log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
 }
 
-fn launch(options: Launch) -> anyhow::Result<()> {
+fn launch(options: Launch) -> anyhow::Result<ExitCode> {
     confinement::check()?;
     allocator::be_sparing();
     reaper::split().context("failed to split off the reaper")?;
@@ -81,8 +83,7 @@ fn launch(options: Launch) -> anyhow::Result<()> {
     let uid = identity.uid.clone();
     let vm = Vm::new(identity, options.paths, inbox, outbox.clone()).context("failed to start")?;
     server::serve(&options.socket, &uid, outbox)?;
-    vm.run();
-    Ok(())
+    Ok(if vm.run() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Turns SIGTERM and SIGINT into messages. Called before any other thread, which inherit the blocked signals.

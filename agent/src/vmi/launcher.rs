@@ -138,16 +138,32 @@ pub struct Process {
     /// Its id in the agent's pid namespace.
     pub pid: i32,
     fd: AsyncFd<OwnedFd>,
+    /// Its parent in the sandbox, who starts it again should it die.
+    reaper: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Process {
     /// Ends when the process has.
     pub async fn exited(&self) {
-        // A pidfd becomes readable when its process ends, and stays so.
-        if let Err(error) = self.fd.ready(Interest::READABLE).await {
-            tracing::warn!(pid = self.pid, %error, "failed to watch the launcher's process");
-            std::future::pending::<()>().await;
+        end_of(&self.fd).await;
+    }
+
+    /// Whether somebody is there to start it again. Takes `patience` where that is so: with its sandbox, a launcher
+    /// ends before its parent.
+    pub async fn has_successor(&self, patience: Duration) -> bool {
+        match &self.reaper {
+            Some(reaper) => timeout(patience, end_of(reaper)).await.is_err(),
+            None => false,
         }
+    }
+}
+
+/// Returns when the process of a pidfd has ended.
+async fn end_of(pidfd: &AsyncFd<OwnedFd>) {
+    // It becomes readable when its process ends, and stays so.
+    if let Err(error) = pidfd.ready(Interest::READABLE).await {
+        tracing::warn!(%error, "failed to watch a launcher's process");
+        std::future::pending::<()>().await;
     }
 }
 
@@ -204,9 +220,18 @@ impl Launcher {
             Response::Hello { vmi_uid, .. } if vmi_uid != self.vmi_uid => {
                 Err(LauncherError::OtherVmi { path: self.socket.clone(), found: vmi_uid, wanted: self.vmi_uid.clone() })
             }
-            Response::Hello { .. } => Ok(Process { pid, fd }),
+            Response::Hello { .. } => Ok(Process { pid, fd, reaper: self.reaper_of(pid) }),
             _ => Err(LauncherError::Unexpected { verb: "greet" }),
         }
+    }
+
+    /// The parent of the launcher's process, where it is in the sandbox as well.
+    fn reaper_of(&self, pid: i32) -> Option<AsyncFd<OwnedFd>> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+        let fd = pidfd(parent).ok()?;
+        let home = PathBuf::from(format!("/proc/{parent}/ns/net"));
+        same_file(&home, &self.netns).then_some(fd)
     }
 
     /// One request and its answer. `verb` names it in errors: "failed to `verb` the VM".

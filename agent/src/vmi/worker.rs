@@ -26,6 +26,9 @@ use super::{NicInput, VmiContext, VmiInput, VmiReport, Wanted};
 /// More than this a launcher has not to say in the end, in bytes.
 const LONGEST_LAST_WORDS: u64 = 64 << 10;
 
+/// How long a sandbox that ends may go on after its launcher.
+const SUCCESSION: Duration = Duration::from_millis(500);
+
 /// A sync under way.
 type SyncJob = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 
@@ -305,10 +308,11 @@ impl Worker {
         }
     }
 
-    /// The launcher's process has ended: its last words are in its file, or still on the way.
+    /// The launcher's process has ended: its last words are in its file, or still on the way. One that died is started
+    /// again in its sandbox, and takes over its VM.
     async fn ended(&mut self) {
         let input = self.input.borrow().clone();
-        self.process = None;
+        let process = self.process.take();
         if let Some(end) = read_final(&input) {
             return self.finish(end);
         }
@@ -322,7 +326,19 @@ impl Worker {
             // Bounded, for a child of the launcher may hold the connection open.
             let _ = timeout(patience, rest).await;
         }
-        if self.report.borrow().final_state().is_none() {
+        if self.report.borrow().final_state().is_some() {
+            return;
+        }
+        let again = match process {
+            Some(process) => process.has_successor(SUCCESSION).await,
+            None => false,
+        };
+        if let Some(end) = read_final(&input) {
+            self.finish(end);
+        } else if again {
+            tracing::warn!("the launcher died; its sandbox starts it again");
+            self.heard(None);
+        } else {
             self.finish(lost("its process ended without telling how the VM did"));
         }
     }

@@ -137,7 +137,9 @@ impl Vm {
     }
 
     /// Works until the domain is gone for good and the agent knows it (or had its time to ask).
-    pub fn run(mut self) {
+    ///
+    /// Returns whether the VM succeeded: whoever sees nothing but the end of this process learns it from its exit code.
+    pub fn run(mut self) -> bool {
         loop {
             self.tick();
             if self.ended.as_ref().is_some_and(end::Ended::is_over) {
@@ -155,6 +157,7 @@ impl Vm {
             }
         }
         self.daemon.end();
+        matches!(&self.status.state, DomainState::Final(end) if end.succeeded)
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -49,8 +49,13 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// Compares NICs with those after the restart: each that `stays` must have its MAC and its addresses still.
+    /// Compares NICs with those after the restart: each that `stays` must have its MAC and its addresses still. The
+    /// others are as they are now.
     pub fn compare(&mut self, after: &[Nic], stays: impl Fn(&Nic) -> bool) -> Result<()> {
+        for nic in self.nics.iter_mut().filter(|nic| !stays(nic)) {
+            let now = after.iter().find(|other| other.name == nic.name).unwrap_or(nic).clone();
+            *nic = Nic { same_after_restart: None, ..now };
+        }
         for nic in self.nics.iter_mut().filter(|nic| stays(nic)) {
             let same =
                 |other: &Nic| (&other.name, &other.mac, &other.addresses) == (&nic.name, &nic.mac, &nic.addresses);
@@ -80,7 +85,7 @@ impl fmt::Display for Report {
                 let same = match nic.same_after_restart {
                     Some(true) => "yes",
                     Some(false) => "no",
-                    None => "",
+                    None => "(the pod's)",
                 };
                 nics.add_row([&nic.name, &nic.mac, &nic.addresses.join(", "), same]);
             }
