@@ -1,5 +1,6 @@
 //! What of a pod matters, and nothing more: this is what is kept of each.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use holdfast_api::lease::Claim;
@@ -9,7 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use super::COMPUTE;
+use super::{COMPUTE, CREATED_BY_LABEL, DOMAIN_ANNOTATION};
 use crate::engine::{Cached, Key};
 
 /// A pod.
@@ -19,9 +20,10 @@ pub struct PodFacts {
     pub key: Key,
     /// `metadata.uid`.
     pub uid: String,
-    /// UID of what controls it.
+    /// UID of what controls it, or of the VMI that it was made for where that is let go of (`--cascade=orphan`): its
+    /// guest runs on.
     pub owner: String,
-    /// Name of what controls it.
+    /// Name of the same.
     pub owner_name: String,
     /// The node that it is bound to.
     pub node: Option<String>,
@@ -116,8 +118,13 @@ impl PodFacts {
     /// Of a pod as the API server has it.
     pub fn of(pod: Pod) -> Self {
         let (meta, status) = (pod.metadata, pod.status.unwrap_or_default());
-        let nics = meta.annotations.as_ref().and_then(|annotations| annotations.get(NICS_ANNOTATION));
+        let text = |of: &Option<BTreeMap<String, String>>, key: &str| of.as_ref().and_then(|of| of.get(key)).cloned();
+        let nics = text(&meta.annotations, NICS_ANNOTATION);
         let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        let (owner, owner_name) = match owner {
+            Some(owner) => (Some(owner.uid.clone()), Some(owner.name.clone())),
+            None => (text(&meta.labels, CREATED_BY_LABEL), text(&meta.annotations, DOMAIN_ANNOTATION)),
+        };
         let states = status.container_statuses.unwrap_or_default();
         let inits = status.init_container_statuses.unwrap_or_default();
         let ran = states.iter().chain(&inits).any(|state| state.container_id.as_ref().is_some_and(|id| !id.is_empty()));
@@ -136,12 +143,12 @@ impl PodFacts {
         let container = spec.containers.iter().find(|container| container.name == COMPUTE).or(spec.containers.first());
         Self {
             key: Key::of(&meta),
-            nics: nics.map(|text| LeasedNic::read(text)).unwrap_or_default(),
+            nics: nics.map(|text| LeasedNic::read(&text)).unwrap_or_default(),
             bound: bound.or(meta.creation_timestamp.as_ref()).map(|time| time.0),
             ran,
             image: container.and_then(|container| container.image.clone()),
-            owner: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
-            owner_name: owner.map(|owner| owner.name.clone()).unwrap_or_default(),
+            owner: owner.unwrap_or_default(),
+            owner_name: owner_name.unwrap_or_default(),
             uid: meta.uid.unwrap_or_default(),
             node: spec.node_name,
             deleting: meta.deletion_timestamp.is_some(),

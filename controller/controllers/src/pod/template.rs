@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::volumes::PodVolumes;
-use super::{COMPONENT_LABEL, COMPUTE, CREATED_BY_LABEL, UNPAUSED, overhead, placement, resources};
+use super::{
+    COMPONENT_LABEL, COMPUTE, CREATED_BY_LABEL, DOMAIN_ANNOTATION, UNPAUSED, VMI_LABEL, overhead, placement, resources,
+};
 use crate::context::Launcher;
 
 /// User and group of everything in the pod.
@@ -46,6 +48,11 @@ pub fn pod_name(vmi: &VirtualMachineInstance) -> String {
     let meta = &vmi.metadata;
     let (name, uid) = (meta.name.as_deref().unwrap_or_default(), meta.uid.as_deref().unwrap_or_default());
     shortened(&format!("virt-launcher-{name}"), uid)
+}
+
+/// Labels of the pods of all VMIs that ever had this name. One of another long name may have them by chance.
+pub fn pods_of(name: &str) -> String {
+    format!("{COMPONENT_LABEL}=virt-launcher,{VMI_LABEL}={}", label_value(name))
 }
 
 /// `text`, cut so that `-` and five characters that stand for `identity` make a label of it.
@@ -111,7 +118,7 @@ fn metadata(input: &Input<'_>) -> ObjectMeta {
         (COMPONENT_LABEL, "virt-launcher"),
         (CREATED_BY_LABEL, uid.as_str()),
         ("vm.kubevirt.io/name", label.as_str()),
-        ("vmi.kubevirt.io/id", label_value(&name).as_str()),
+        (VMI_LABEL, label_value(&name).as_str()),
     ] {
         labels.insert(key.to_owned(), value.to_owned());
     }
@@ -141,7 +148,7 @@ fn annotations(input: &Input<'_>) -> BTreeMap<String, String> {
     let domain = meta.name.clone().unwrap_or_default();
     let overhead = overhead(input.vmi, input.emulation).to_string();
     for (key, value) in [
-        ("kubevirt.io/domain", domain.as_str()),
+        (DOMAIN_ANNOTATION, domain.as_str()),
         ("kubectl.kubernetes.io/default-container", COMPUTE),
         ("kubevirt.io/migrationTransportUnix", "true"),
         ("kubevirt.io/memory-overhead-bytes", overhead.as_str()),

@@ -219,7 +219,10 @@ fn names_are_always_the_same_and_never_too_long() {
     vmi.metadata.name = Some("n".repeat(200));
     let pod = pod(&vmi, true);
     assert_eq!(pod["metadata"]["name"].as_str().unwrap().len(), 63);
-    assert_eq!(pod["metadata"]["labels"]["vmi.kubevirt.io/id"].as_str().unwrap().len(), 63);
+    let label = pod["metadata"]["labels"]["vmi.kubevirt.io/id"].as_str().unwrap();
+    assert_eq!(label.len(), 63);
+    assert_eq!(pods_of(&"n".repeat(200)), format!("kubevirt.io=virt-launcher,vmi.kubevirt.io/id={label}"));
+    assert_eq!(pods_of("mig.a"), "kubevirt.io=virt-launcher,vmi.kubevirt.io/id=mig.a");
     assert_eq!(pod["spec"]["hostname"].as_str().unwrap().len(), 63);
 }
 
@@ -252,6 +255,21 @@ fn facts_are_what_matters_of_a_pod() {
     assert_eq!(facts.compute, ComputeState::Running);
     assert_eq!(facts.condition("Ready").unwrap().last_transition_time, None);
     assert_eq!(facts.nics, []);
+}
+
+#[test]
+fn a_pod_that_is_let_go_of_is_its_vmis_still() {
+    let mut vmi = vmi(plain());
+    vmi.metadata.name = Some("n".repeat(200));
+    let mut object = pod(&vmi, true);
+    let owner = |object: &Value| {
+        let facts = PodFacts::of(serde_json::from_value(object.clone()).unwrap());
+        (Some(facts.owner), Some(facts.owner_name))
+    };
+    let expected = (vmi.metadata.uid, vmi.metadata.name);
+    assert_eq!(owner(&object), expected);
+    object["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+    assert_eq!(owner(&object), expected);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::VmiError;
 use super::decide::Told;
+use super::former;
 use super::nics::{self, Trouble};
 use crate::api;
 use crate::context::Context;
@@ -30,7 +31,11 @@ pub(super) async fn make_pod(context: &Context, vmi: &VirtualMachineInstance, na
     if let Some(why) = honoured::check(&vmi.spec, "spec").refusal() {
         return Ok(refused("NotSupported", why));
     }
-    let nics = match nics::take(context, vmi).await {
+    let (former, nics) = tokio::join!(former::in_the_way(context, vmi), nics::take(context, vmi));
+    if let Some(why) = former? {
+        return Ok(Made::Refused(why));
+    }
+    let nics = match nics {
         Ok(nics) => nics,
         Err(Trouble::Refused(error)) => return Ok(refused(error.reason, error.message)),
         Err(Trouble::Unknown(why)) => return Ok(refused("FailedAttachNetwork", why)),

@@ -12,5 +12,6 @@ mod networks;
 mod rbac;
 mod replays;
 mod streams;
+mod twice;
 mod uninstall;
 mod world;
