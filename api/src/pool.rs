@@ -49,6 +49,17 @@ impl Pool {
         Self { v6, intervals }
     }
 
+    /// The same pool without what `other` keeps back, a subnet of another network on the segment.
+    #[must_use]
+    pub fn beside(mut self, other: &Subnet) -> Self {
+        if other.cidr.is_ipv6() == self.v6 {
+            for (start, end) in taken(other) {
+                subtract(&mut self.intervals, start, end);
+            }
+        }
+        self
+    }
+
     /// How many addresses the pool has; the largest number where there are 2^128.
     pub fn len(&self) -> u128 {
         self.intervals.iter().fold(0_u128, |sum, (start, end)| sum.saturating_add((end - start).saturating_add(1)))
@@ -82,9 +93,10 @@ impl Pool {
     }
 }
 
-/// Every address of `subnet`'s [`Pool`] once, in the order of the claim `uid`.
-pub fn candidates(subnet: &Subnet, uid: &str) -> impl Iterator<Item = IpAddr> + use<> {
-    Pool::of(subnet).candidates(uid)
+/// Whether a subnet keeps `address` back, from whoever asks for it.
+pub fn keeps_back(subnet: &Subnet, address: IpAddr) -> bool {
+    subnet.cidr.is_ipv6() == address.is_ipv6()
+        && taken(subnet).iter().any(|(start, end)| (*start..=*end).contains(&number(address)))
 }
 
 /// MAC addresses for the claim `uid`, each once: locally administered unicast ones that begin with

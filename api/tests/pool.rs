@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use holdfast_api::pool::{Pool, candidates, mac_candidates};
+use holdfast_api::pool::{Pool, mac_candidates};
 use holdfast_api::underlay::{AddressRange, Subnet};
 use ipnetwork::IpNetwork;
 use proptest::prelude::*;
@@ -63,7 +63,7 @@ fn allowed(subnet: &Subnet) -> HashSet<IpAddr> {
 proptest! {
     #[test]
     fn each_allowed_address_comes_once(subnet in small_subnet(), uid in "[0-9a-f-]{1,36}") {
-        let tried: Vec<_> = candidates(&subnet, &uid).collect();
+        let tried: Vec<_> = Pool::of(&subnet).candidates(&uid).collect();
         let distinct: HashSet<_> = tried.iter().copied().collect();
         prop_assert_eq!(distinct.len(), tried.len());
         prop_assert_eq!(&distinct, &allowed(&subnet));
@@ -71,7 +71,7 @@ proptest! {
         prop_assert_eq!(pool.len(), tried.len() as u128);
         prop_assert_eq!(pool.is_empty(), tried.is_empty());
         prop_assert!(subnet.cidr.iter().all(|ip| pool.contains(ip) == distinct.contains(&ip)));
-        prop_assert_eq!(candidates(&subnet, &uid).collect::<Vec<_>>(), tried);
+        prop_assert_eq!(Pool::of(&subnet).candidates(&uid).collect::<Vec<_>>(), tried);
     }
 
     #[test]
@@ -80,7 +80,7 @@ proptest! {
         cidr in prop_oneof![Just("10.0.0.0/8"), Just("2001:db8::/64"), Just("::/0"), Just("0.0.0.0/0")],
     ) {
         let subnet = subnet(cidr);
-        let tried: Vec<_> = candidates(&subnet, &uid).take(500).collect();
+        let tried: Vec<_> = Pool::of(&subnet).candidates(&uid).take(500).collect();
         prop_assert_eq!(tried.len(), 500);
         prop_assert_eq!(tried.iter().collect::<HashSet<_>>().len(), 500);
         prop_assert!(tried.iter().all(|ip| subnet.cidr.contains(*ip)));
@@ -99,7 +99,8 @@ proptest! {
 #[test]
 fn claims_begin_at_different_places() {
     let subnet = subnet("10.1.0.0/16");
-    let firsts: HashSet<_> = (0..1000).map(|n| candidates(&subnet, &format!("uid-{n}")).next().unwrap()).collect();
+    let firsts: HashSet<_> =
+        (0..1000).map(|n| Pool::of(&subnet).candidates(&format!("uid-{n}")).next().unwrap()).collect();
     // With 65534 addresses, 1000 claims are expected to share about 8 first choices.
     assert!(firsts.len() > 960, "{} distinct first choices", firsts.len());
 }
@@ -112,7 +113,7 @@ fn what_a_subnet_names_is_not_given_out() {
         "routes": [{"dst": "198.51.100.0/24", "gw": "192.0.2.3"}]
     }))
     .unwrap();
-    let mut left: Vec<_> = candidates(&subnet, "uid").map(|ip| ip.to_string()).collect();
+    let mut left: Vec<_> = Pool::of(&subnet).candidates("uid").map(|ip| ip.to_string()).collect();
     left.sort();
     assert_eq!(left, ["192.0.2.4", "192.0.2.5", "192.0.2.6"]);
 }

@@ -14,7 +14,7 @@ use holdfast_ipam::leases::{
     AllocateError, Allocation, FileStore, Lease, LeaseError, LeaseKind, LeaseStore, OpenError, Place, Request,
     allocate, bind, is_quarantined, release, sweep, unbind,
 };
-use holdfast_ipam::network::{Addressing, resolve};
+use holdfast_ipam::network::{Addressing, Neighbour, resolve};
 use serde_json::json;
 
 fn network() -> Addressing {
@@ -39,8 +39,12 @@ fn claim(name: &str) -> Claim {
 }
 
 async fn ask(store: &FileStore, name: &str, ips: &[&str]) -> Result<Allocation, AllocateError> {
+    ask_of(network(), store, name, ips).await
+}
+
+async fn ask_of(network: Addressing, store: &FileStore, name: &str, ips: &[&str]) -> Result<Allocation, AllocateError> {
     let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
-    let (network, claim) = (network(), claim(name));
+    let claim = claim(name);
     allocate(store, &Request { network: &network, claim: &claim, mac: None, ips: &ips, labels: &[] }).await
 }
 
@@ -96,6 +100,45 @@ async fn what_must_not_be_given_is_not() {
     assert_eq!(count(folder.path()), before);
     // Outside the ranges, but of the subnet, and asked for.
     ask(&store, "e", &["192.0.2.99"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_one_network_of_a_segment_keeps_back_none_gives_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::open(folder.path()).unwrap();
+    let subnet = json!({"cidr": "192.0.2.0/28", "gateway": "192.0.2.12", "exclude": ["192.0.2.10/31"],
+        "dns": {"servers": ["192.0.2.53"]}});
+    let other = Neighbour { name: "lan".to_owned(), subnets: serde_json::from_value(json!([subnet])).unwrap() };
+    let lan2 = || Addressing { neighbours: vec![other.clone()], ..network() };
+    for ip in ["192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.15", "192.0.2.53"] {
+        let error = ask_of(lan2(), &store, "a", &[ip]).await.unwrap_err();
+        let begin = format!("address {ip} on segment `lab` is kept back by UnderlayNetwork `lan`");
+        assert!(error.to_string().starts_with(&begin), "{error}");
+        assert_eq!(error.reason(), "AddressInvalid");
+    }
+    // Of the four addresses of the range.
+    let got = ask_of(lan2(), &store, "a", &[]).await.unwrap();
+    assert_eq!(got.addresses[0].to_string(), "192.0.2.13/24");
+    let error = ask_of(lan2(), &store, "b", &[]).await.unwrap_err();
+    assert_eq!(error.reason(), "AddressesExhausted");
+    assert!(error.to_string().contains("; what UnderlayNetwork `lan` keeps back"), "{error}");
+    // Who has one since before keeps it.
+    let before = ask(&store, "c", &[]).await.unwrap();
+    assert_eq!(ask_of(lan2(), &store, "c", &[]).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_network_that_goes_is_for_those_who_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::open(folder.path()).unwrap();
+    let going = || Addressing { deleting: true, ..network() };
+    let held = ask(&store, "a", &[]).await.unwrap();
+    assert_eq!(ask_of(going(), &store, "a", &[]).await.unwrap(), held);
+    let error = ask_of(going(), &store, "b", &[]).await.unwrap_err();
+    assert!(error.to_string().contains("network `lab` is being deleted"), "{error}");
+    assert_eq!(error.reason(), "FailedAttachNetwork");
+    release(&store, "lab", &claim("a")).await.unwrap();
+    assert!(ask_of(going(), &store, "a", &[]).await.is_err(), "what was given up is not taken back");
 }
 
 #[tokio::test]

@@ -134,11 +134,10 @@ async fn prepare(
         None => {
             let labels = [(NODE_LABEL, context.options.node.as_str())];
             let (mac, ips) = (call.conf.runtime.mac, &call.conf.runtime.ips);
-            let allocated = allocate(
-                &*context.leases,
-                &Request { network: &network.addressing, claim: &claim, mac, ips, labels: &labels },
-            )
-            .await?;
+            let underlays = context.networks.borrow().clone();
+            let addressing = call.conf.beside(network.addressing.clone(), underlays.values())?;
+            let request = Request { network: &addressing, claim: &claim, mac, ips, labels: &labels };
+            let allocated = allocate(&*context.leases, &request).await?;
             (allocated.mac, allocated.addresses, true)
         }
     };

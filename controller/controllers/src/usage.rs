@@ -72,10 +72,11 @@ pub async fn reconcile(context: Arc<Context>, _all: Key) -> Result<Outcome, ApiE
     }
     let leases = context.ip_leases.select(|_, _| true);
     let networks = context.underlays.select(|_, _| true);
+    let all: Vec<&UnderlayNetwork> = networks.iter().map(AsRef::as_ref).collect();
     for network in &networks {
         let held = leases.iter().map(|held| (held.segment.as_str(), held.address));
         let before = network.status.clone().unwrap_or_default();
-        let mut status = UnderlayNetworkStatus { addresses: Some(usage(network, held)), ..before.clone() };
+        let mut status = UnderlayNetworkStatus { addresses: Some(usage(network, &all, held)), ..before.clone() };
         let held = held_alone(network, &networks, &leases);
         let deleted = network.metadata.deletion_timestamp.is_some();
         if let Some(condition) = waits(network, &held, &before.conditions).filter(|_| deleted) {

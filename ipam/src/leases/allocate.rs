@@ -1,7 +1,8 @@
 //! Which addresses a claim gets: those it asks for, those it has, or the first free ones of the pools.
 //!
 //! Invariants: a claim that asks again gets what it has; what one call has created is gone again when the call
-//! fails; an address that was asked for is never replaced by another. Quarantine keeps an address from strangers: a
+//! fails; an address that was asked for is never replaced by another; what any UnderlayNetwork of the segment keeps back is
+//! not given out. Quarantine keeps an address from strangers: a
 //! VM that was deleted and made again under its name gets what it asks for at once.
 
 use std::fmt;
@@ -21,7 +22,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::quarantine::{is_quarantined, quarantined, released_at, restored};
 use super::status::write_status;
 use super::{Lease, LeaseError, LeaseKind, LeaseStore};
-use crate::network::Addressing;
+use crate::network::{Addressing, pool};
 
 /// What a claim asks for.
 #[derive(Clone, Debug)]
@@ -66,6 +67,9 @@ pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<A
 }
 
 async fn once(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocation, AllocateError> {
+    if request.network.deleting && !holds(store, request).await? {
+        return Err(AllocateError::Deleting { network: request.network.name.clone() });
+    }
     let call = Call { store, request, created: Mutex::default() };
     // Both to their end, whatever becomes of the other: each waits for the disk, and what is created must be known.
     let (addresses, mac) = futures::join!(call.addresses(), call.mac());
@@ -82,6 +86,17 @@ async fn once(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocatio
         }
     }
     result
+}
+
+/// Whether the claim has anything on the segment that it has not given up.
+async fn holds(store: &dyn LeaseStore, request: &Request<'_>) -> Result<bool, LeaseError> {
+    for kind in [LeaseKind::Ip, LeaseKind::Mac] {
+        let held = store.held(kind, &request.network.segment, request.claim).await?;
+        if held.iter().any(|lease| !is_quarantined(lease)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Gives up what the claim held and does not ask for any more, unless it is in use somewhere: then the next
@@ -126,6 +141,10 @@ impl Call<'_> {
             if !Pool::of(&Subnet { ranges: Vec::new(), ..subnet.clone() }).contains(*ip) {
                 return Err(AllocateError::Reserved { address: *ip, subnet: subnet.cidr });
             }
+            if let Some(neighbour) = network.kept_back_by(*ip) {
+                let (segment, keeper) = (network.segment.clone(), neighbour.name.clone());
+                return Err(AllocateError::KeptBack { address: *ip, segment, keeper });
+            }
             self.take(self.ip_lease(*ip)?).await?;
             addresses.push(with_prefix(*ip, subnet));
         }
@@ -149,7 +168,7 @@ impl Call<'_> {
             }
         }
         for subnet in subnets {
-            for address in holdfast_api::pool::candidates(subnet, &claim.id()) {
+            for address in pool(subnet, &network.neighbours).candidates(&claim.id()) {
                 match self.take(self.ip_lease(address)?).await {
                     Ok(()) => return Ok(with_prefix(address, subnet)),
                     Err(AllocateError::Taken { .. }) => {}
@@ -160,6 +179,7 @@ impl Call<'_> {
         Err(AllocateError::Exhausted {
             network: network.name.clone(),
             subnets: subnets.iter().map(|subnet| subnet.cidr).collect(),
+            keepers: network.kept_back_from(subnets),
         })
     }
 
@@ -181,7 +201,7 @@ impl Call<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Err(AllocateError::Exhausted { network: network.name.clone(), subnets: Vec::new() })
+        Err(AllocateError::Exhausted { network: network.name.clone(), subnets: Vec::new(), keepers: Vec::new() })
     }
 
     /// Makes `lease` the claim's, if it is nobody else's.
@@ -301,13 +321,35 @@ pub enum AllocateError {
         /// Its subnet.
         subnet: IpNetwork,
     },
+    /// An address that was asked for is never given out, as another network of the segment says.
+    #[error(
+        "address {address} on segment `{segment}` is kept back by UnderlayNetwork `{keeper}`, which shares the segment: it is excluded there, a gateway or name server, or a subnet's own"
+    )]
+    KeptBack {
+        /// The address.
+        address: IpAddr,
+        /// Its segment.
+        segment: String,
+        /// The UnderlayNetwork that keeps it.
+        keeper: String,
+    },
+    /// The network goes.
+    #[error(
+        "the UnderlayNetwork of network `{network}` is being deleted: only those who hold addresses there already keep them"
+    )]
+    Deleting {
+        /// The network.
+        network: String,
+    },
     /// No address is left.
-    #[error("network `{network}` has no free address left ({})", list(.subnets))]
+    #[error("network `{network}` has no free address left ({}){}", list(.subnets), told(.keepers))]
     Exhausted {
         /// The network.
         network: String,
         /// Where we looked.
         subnets: Vec<IpNetwork>,
+        /// The UnderlayNetworks of the segment that keep some of them back.
+        keepers: Vec<String>,
     },
     /// No lease can have this name.
     #[error(transparent)]
@@ -321,9 +363,14 @@ impl AllocateError {
     /// What to do about it.
     pub const fn class(&self) -> FailureClass {
         match self {
-            Self::Taken { released: Some(_), .. } | Self::Exhausted { .. } | Self::Store(_) => FailureClass::Retry,
+            // One that is being deleted may be made again.
+            Self::Taken { released: Some(_), .. } | Self::Exhausted { .. } | Self::Deleting { .. } | Self::Store(_) => {
+                FailureClass::Retry
+            }
             Self::Taken { .. } => FailureClass::Conflict,
-            Self::Outside { .. } | Self::Reserved { .. } | Self::Name(_) => FailureClass::Invalid,
+            Self::Outside { .. } | Self::Reserved { .. } | Self::KeptBack { .. } | Self::Name(_) => {
+                FailureClass::Invalid
+            }
         }
     }
 
@@ -331,7 +378,8 @@ impl AllocateError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Taken { .. } => "AddressConflict",
-            Self::Outside { .. } | Self::Reserved { .. } | Self::Name(_) => "AddressInvalid",
+            Self::Outside { .. } | Self::Reserved { .. } | Self::KeptBack { .. } | Self::Name(_) => "AddressInvalid",
+            Self::Deleting { .. } => "FailedAttachNetwork",
             Self::Exhausted { .. } => "AddressesExhausted",
             Self::Store(_) => "LeaseStoreFailed",
         }
@@ -340,6 +388,15 @@ impl AllocateError {
 
 fn quarantine(released: &Option<Timestamp>) -> String {
     released.map(|time| format!(" (released at {time:.0}, and in quarantine for a minute)")).unwrap_or_default()
+}
+
+fn told(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names => {
+            format!("; what UnderlayNetwork `{}` keeps back on the same segment is not given out", names.join("`, `"))
+        }
+    }
 }
 
 fn list(subnets: &[IpNetwork]) -> String {

@@ -7,6 +7,7 @@ mod check;
 mod conf;
 mod folder;
 mod list;
+mod neighbours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,6 +23,8 @@ use tokio::sync::watch;
 pub use conf::{BridgeGatewayConf, NetConf, RuntimeConfig};
 pub use folder::{FolderError, read_folder};
 pub use list::{ConfigError, NetworkList};
+pub use neighbours::Neighbour;
+pub(crate) use neighbours::{neighbours, pool};
 
 /// The UnderlayNetworks by name, as they are now.
 pub type Networks = watch::Receiver<Arc<BTreeMap<String, UnderlayNetwork>>>;
@@ -42,6 +45,10 @@ pub struct Addressing {
     pub subnets: Vec<Subnet>,
     /// How guests are told their addresses.
     pub dhcp: Dhcp,
+    /// Whether its UnderlayNetwork is being deleted: who holds nothing there gets nothing.
+    pub deleting: bool,
+    /// The other UnderlayNetworks of the segment, as far as [`NetConf::beside`] was told of them.
+    pub neighbours: Vec<Neighbour>,
 }
 
 /// A network on this node.
@@ -186,20 +193,26 @@ impl NetConf {
             segment: spec.segment(&default).to_owned(),
             subnets: spec.subnets.clone(),
             dhcp: spec.dhcp.clone(),
+            deleting: self.network.is_some()
+                && underlay.is_some_and(|underlay| underlay.metadata.deletion_timestamp.is_some()),
+            neighbours: Vec::new(),
         })
     }
 
-    /// Refuses an inline configuration that would give out addresses of one of these UnderlayNetworks once more.
+    /// The network among all UnderlayNetworks: it gives out nothing that another one of its segment keeps back, and an
+    /// inline configuration is refused that would give out addresses of one of them once more.
     ///
     /// # Errors
     /// [`NetworkError`] names the UnderlayNetwork, and what to set.
     pub fn beside<'a>(
         &self,
-        addressing: &Addressing,
+        mut addressing: Addressing,
         underlays: impl IntoIterator<Item = &'a UnderlayNetwork>,
-    ) -> Result<(), NetworkError> {
+    ) -> Result<Addressing, NetworkError> {
+        let underlays: Vec<_> = underlays.into_iter().collect();
+        addressing.neighbours = neighbours(addressing.underlay.as_deref(), &addressing.segment, &underlays);
         if self.network.is_some() {
-            return Ok(());
+            return Ok(addressing);
         }
         let spec = UnderlayNetworkSpec { segment: Some(addressing.segment.clone()), ..self.inline.clone() };
         // Without a name: that of a NetworkAttachmentDefinition may be an UnderlayNetwork's, and is not its earlier state.
@@ -208,7 +221,7 @@ impl NetConf {
                 let message = cause.message.unwrap_or_default();
                 Err(NetworkError::Decode { path: "segment".to_owned(), message })
             }
-            None => Ok(()),
+            None => Ok(addressing),
         }
     }
 

@@ -84,7 +84,7 @@ fn an_inline_configuration_does_not_give_out_an_underlay_networks_addresses() {
             "bridge": "br0", "subnets": [{"cidr": "192.0.2.0/25"}]});
         config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let config = NetConf::parse(&config).unwrap();
-        let result = config.beside(&config.addressing(None).unwrap(), [&lan]);
+        let result = config.beside(config.addressing(None).unwrap(), [&lan]);
         assert_eq!(result.is_err(), refused, "{extra}: {result:?}");
         if let Err(error) = result {
             let error = error.to_string();
@@ -92,7 +92,29 @@ fn an_inline_configuration_does_not_give_out_an_underlay_networks_addresses() {
         }
     }
     let named = NetConf::parse(&json!({"name": "nad", "type": "holdfast", "network": "lan"})).unwrap();
-    assert_eq!(named.beside(&named.addressing(Some(&lan)).unwrap(), [&lan]), Ok(()));
+    let addressing = named.addressing(Some(&lan)).unwrap();
+    assert_eq!(named.beside(addressing.clone(), [&lan]), Ok(addressing), "a network is not beside itself");
+}
+
+#[test]
+fn a_network_knows_its_segment_and_whether_it_goes() {
+    let network = |name: &str, segment: Option<&str>| {
+        let spec = json!({"backend": "ovs", "bridge": name, "segment": segment});
+        UnderlayNetwork::new(name, serde_json::from_value(spec).unwrap())
+    };
+    let (lan, twin, wan) = (network("lan", None), network("twin", Some("lan")), network("wan", None));
+    let names = |config: &NetConf, own: Option<&UnderlayNetwork>| {
+        let addressing = config.beside(config.addressing(own).unwrap(), [&lan, &twin, &wan]).unwrap();
+        addressing.neighbours.into_iter().map(|neighbour| neighbour.name).collect::<Vec<_>>()
+    };
+    let named = NetConf::parse(&json!({"name": "nad", "type": "holdfast", "network": "lan"})).unwrap();
+    assert_eq!(names(&named, Some(&lan)), ["twin"]);
+    let inline = json!({"name": "lan", "type": "holdfast", "backend": "ovs", "bridge": "b", "segment": "lan"});
+    assert_eq!(names(&NetConf::parse(&inline).unwrap(), None), ["lan", "twin"]);
+    let mut gone = lan.clone();
+    assert!(!named.addressing(Some(&gone)).unwrap().deleting);
+    gone.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    assert!(named.addressing(Some(&gone)).unwrap().deleting);
 }
 
 #[test]

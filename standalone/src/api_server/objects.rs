@@ -55,7 +55,9 @@ async fn shown(host: &Host, kind: Kind, object: &Value) -> Result<Value, Box<Sta
             Lease::Ip(lease) => Some((lease.spec.segment.as_str(), lease.spec.address)),
             Lease::Mac(_) => None,
         });
-        let used = usage(&network, held);
+        let networks = host.store.keys(kind);
+        let networks: Vec<UnderlayNetwork> = networks.iter().filter_map(|key| host.store.read("", &key.name)).collect();
+        let used = usage(&network, &networks.iter().collect::<Vec<_>>(), held);
         network.status.get_or_insert_default().addresses = Some(used);
         object = serde_json::to_value(network).map_err(|error| internal(&error.to_string()))?;
     }

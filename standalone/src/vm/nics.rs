@@ -74,9 +74,9 @@ async fn one(host: &Host, vmi: &VirtualMachineInstance, wanted: &Wanted) -> Resu
     let invalid = |error| NicError::network(format!("{source}: {error}"));
     let config = NetConf::parse(&config).map_err(invalid)?;
     let network = config.resolve(underlay.as_ref(), &host.node_labels).map_err(invalid)?;
-    config.beside(&network.addressing, &others).map_err(invalid)?;
+    let addressing = config.beside(network.addressing, &others).map_err(invalid)?;
     let claim = claim(vmi, &wanted.network.name);
-    let nic = wanted.lease(&*host.leases, &network.addressing, claim).await?;
+    let nic = wanted.lease(&*host.leases, &addressing, claim).await?;
     Ok(Planned { nic, list, capabilities })
 }
 

@@ -126,6 +126,8 @@ async fn again(
         // It gets none of a family that it has none of.
         let mut network = network.clone();
         network.subnets.retain(|subnet| ips.iter().any(|ip| ip.is_ipv6() == subnet.cidr.is_ipv6()));
+        // It was there before its network's deletion, and that waits for it.
+        network.deleting = false;
         let request = Request { network: &network, claim: &nic.claim, mac: Some(nic.mac), ips: &ips, labels: &[] };
         let error = match allocate(store, &request).await {
             Ok(_) => return Ok((ips, conflict)),
@@ -201,6 +203,8 @@ mod tests {
             segment: "lan".to_owned(),
             subnets: serde_json::from_value(json!([{"cidr": "192.0.2.0/24"}, {"cidr": "2001:db8::/64"}])).unwrap(),
             dhcp: serde_json::from_value(json!({})).unwrap(),
+            deleting: true,
+            neighbours: Vec::new(),
         }
     }
 
@@ -244,7 +248,7 @@ mod tests {
     async fn what_another_has_by_now_keeps_nothing_else_away() {
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::open(folder.path()).unwrap();
-        let network = network();
+        let network = Addressing { deleting: false, ..network() };
         let stranger = Request {
             network: &network,
             claim: &claim("other"),

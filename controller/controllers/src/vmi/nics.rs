@@ -98,7 +98,7 @@ async fn network(context: &Context, wanted: &Wanted) -> Result<Network, Trouble>
     };
     let network = config.addressing(underlay.as_ref()).map_err(invalid)?;
     let underlays = context.underlays.select(|_, _| true);
-    config.beside(&network, underlays.iter().map(|underlay| &**underlay)).map_err(invalid)?;
+    let network = config.beside(network, underlays.iter().map(|underlay| &**underlay)).map_err(invalid)?;
     Ok(Network::Ours(network))
 }
 
