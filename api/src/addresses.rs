@@ -5,21 +5,12 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use kube::core::ObjectMeta;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::kubevirt::{Network, VirtualMachine, VirtualMachineInstance};
 
 /// Annotation of a VM or its template: the addresses that it asks for, as JSON by network name.
 pub const ADDRESSES_ANNOTATION: &str = "holdfast.io/ip-addresses";
-
-/// One address or several.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Addresses {
-    One(String),
-    Several(Vec<String>),
-}
 
 /// Reads the annotation.
 ///
@@ -30,15 +21,21 @@ pub fn parse_addresses(text: &str) -> Result<BTreeMap<String, Vec<IpAddr>>, Stri
         let example = r#"valid is JSON by network name, such as {"lan": "192.0.2.10"} or {"lan": ["192.0.2.10", "2001:db8::10"]}"#;
         format!("annotation {ADDRESSES_ANNOTATION} {what}; {example}")
     };
-    let parsed: BTreeMap<String, Addresses> =
+    let parsed: BTreeMap<String, Value> =
         serde_json::from_str(text).map_err(|error| wrong(format!("cannot be read ({error})")))?;
     let mut requested = BTreeMap::new();
     for (network, addresses) in parsed {
-        let texts = match addresses {
-            Addresses::One(text) => vec![text],
-            Addresses::Several(texts) => texts,
+        let texts: Option<Vec<&str>> = match &addresses {
+            Value::String(text) => Some(vec![text]),
+            Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
+            _ => None,
         };
-        let address = |text: &String| {
+        let texts = texts.ok_or_else(|| {
+            wrong(format!(
+                "gives `{addresses}` for network `{network}`, which is neither an address nor a list of them"
+            ))
+        })?;
+        let address = |text: &&str| {
             let plain = text.parse::<IpAddr>().ok().or_else(|| text.parse::<IpNetwork>().ok().map(|n| n.ip()));
             let found = plain
                 .ok_or_else(|| wrong(format!("gives `{text}` for network `{network}`, which is no IP address")))?;

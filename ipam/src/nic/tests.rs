@@ -60,6 +60,8 @@ fn what_cannot_be_read_is_named_with_an_example() {
         (r#"{"lan":["192.0.2.1","::"]}"#, "`::` for network `lan`, which no NIC can have"),
         (r#"{"lan":"::ffff:127.0.0.1"}"#, "which no NIC can have"),
         ("[1]", "cannot"),
+        (r#"{"lan":null}"#, "`null` for network `lan`, which is neither an address nor a list of them; valid is JSON"),
+        (r#"{"lan":["192.0.2.1",7]}"#, "neither an address nor a list of them"),
         (r#"{"wan":"192.0.2.1"}"#, "names network `wan`; the networks of the VM are default, lan, six, gone"),
     ] {
         let mut vmi = vmi(json!({}));
