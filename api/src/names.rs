@@ -26,6 +26,19 @@ pub fn is_dns_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_part)
 }
 
+/// Whether `text` is a domain that names are looked up in: parts of 1 to 63 letters, digits, `-` and `_`, none with
+/// `-` at an end, with `.` between them and at most one behind; 253 characters at most in all.
+pub fn is_search_domain(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let is_part = |part: &str| {
+        (1..=63).contains(&part.len())
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    text.len() <= 253 && text.split('.').all(is_part)
+}
+
 /// What is valid where [`is_interface_name`] says no.
 pub const INTERFACE_NAME: &str =
     "an interface name (1 to 15 characters, none of `/`, `:`, white space; not `.` or `..`)";
@@ -67,6 +80,16 @@ pub fn format_mac(octets: [u8; 6]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn search_domains() {
+        for good in ["lab", "Lab.example", "a.b.", "_tcp.a-1.b"] {
+            assert!(is_search_domain(good), "{good}");
+        }
+        for bad in ["", ".", "a..b", "a b", "-a", "a-.b", "a/b", "ü.example", &"x".repeat(64), &"x.".repeat(128)] {
+            assert!(!is_search_domain(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn subdomains() {

@@ -23,7 +23,6 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 pub use installation::installation_problems;
-pub use read::typed;
 pub use webhook::Webhook;
 
 use crate::config::ClusterConfig;

@@ -12,7 +12,7 @@ use crate::validate::fields_error;
 ///
 /// # Errors
 /// A refusal of what is of a wrong type, with its path.
-pub fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, ErrorStatus> {
+pub(super) fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, ErrorStatus> {
     decode_lenient(object.clone()).map_err(|problems| fields_error(&problems))
 }
 

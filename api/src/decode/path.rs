@@ -36,7 +36,7 @@ impl FieldPath {
     }
 
     /// What is found there in `tree`.
-    pub(super) fn find<'a>(&self, tree: &'a Value) -> Option<&'a Value> {
+    pub(crate) fn find<'a>(&self, tree: &'a Value) -> Option<&'a Value> {
         self.0.iter().try_fold(tree, |value, segment| match segment {
             Segment::Field(name) => value.get(name),
             Segment::Index(index) => value.get(index),

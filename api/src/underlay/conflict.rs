@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 
-use super::rules::overlap;
+use super::subnets::overlap;
 use super::{UnderlayNetwork, UnderlayNetworkSpec};
 
 /// Why `network` cannot be beside one of `others`, and what to do about it. What bears its own name counts as an

@@ -5,9 +5,12 @@
 //! networks that share a segment share one space of addresses.
 
 mod conflict;
+mod read;
 mod rules;
+mod subnets;
 
 pub use conflict::conflict;
+pub use read::read;
 pub use rules::{problems, problems_of, unserved};
 
 use std::collections::BTreeMap;

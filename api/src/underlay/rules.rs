@@ -2,13 +2,12 @@
 //!
 //! Pure: whether a bridge or an uplink is there is found out on the node.
 
-use ipnetwork::IpNetwork;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 
-use super::{AddressRange, Backend, Datapath, Subnet, UnderlayNetwork, UnderlayNetworkSpec, Vlan};
+use super::subnets::{overlap, subnets};
+use super::{Backend, Datapath, UnderlayNetwork, UnderlayNetworkSpec, Vlan};
 use crate::lease::{MAX_SEGMENT, is_segment};
 use crate::names::{INTERFACE_NAME, is_interface_name};
-use crate::pool::Pool;
 
 /// Everything that is wrong with an UnderlayNetwork: what is [`unserved`], and [`problems_of`] the rest.
 pub fn problems(network: &UnderlayNetwork) -> Vec<StatusCause> {
@@ -50,6 +49,10 @@ pub fn problems_of(name: &str, spec: &UnderlayNetworkSpec, at: &str) -> Vec<Stat
         && !(68..=65535).contains(&mtu)
     {
         found.add("mtu", format!("`{mtu}` is not from 68 to 65535"));
+    } else if let Some(mtu) = spec.mtu.filter(|mtu| *mtu < MTU_OF_IPV6)
+        && let Some(subnet) = spec.subnets.iter().find(|subnet| subnet.cidr.is_ipv6())
+    {
+        found.add("mtu", format!("`{mtu}` is too small for IPv6 (`{}`): from {MTU_OF_IPV6} on is valid", subnet.cidr));
     }
     if spec.datapath == Datapath::Netdev && spec.backend != Backend::Ovs {
         found.add("datapath", "`netdev` is for the backend `ovs` only".to_owned());
@@ -68,15 +71,18 @@ pub fn problems_of(name: &str, spec: &UnderlayNetworkSpec, at: &str) -> Vec<Stat
     found.causes
 }
 
+/// The smallest MTU that IPv6 works with (RFC 8200).
+const MTU_OF_IPV6: u32 = 1280;
+
 /// What was found so far, and where the spec is.
-struct Found {
+pub(super) struct Found {
     at: String,
-    causes: Vec<StatusCause>,
+    pub(super) causes: Vec<StatusCause>,
 }
 
 impl Found {
     /// `field` is relative to the spec.
-    fn add(&mut self, field: impl AsRef<str>, message: String) {
+    pub(super) fn add(&mut self, field: impl AsRef<str>, message: String) {
         let field = field.as_ref();
         let field = if self.at.is_empty() { field.to_owned() } else { format!("{}.{field}", self.at) };
         self.put(field, message);
@@ -162,67 +168,6 @@ fn vlans(vlan: &Vlan, found: &mut Found) {
     }
 }
 
-fn subnets(at: &str, subnet: &Subnet, found: &mut Found) {
-    let before = found.causes.len();
-    prefix(&format!("{at}.cidr"), subnet.cidr, found);
-    let cidr = subnet.cidr;
-    let outside = |address| format!("`{address}` is not in `{cidr}`");
-    if let Some(gateway) = subnet.gateway
-        && !cidr.contains(gateway)
-    {
-        found.add(format!("{at}.gateway"), outside(gateway));
-    }
-    for (index, AddressRange { start, end }) in subnet.ranges.iter().enumerate() {
-        let at = format!("{at}.ranges[{index}]");
-        for (field, address) in [("start", start), ("end", end)] {
-            if !cidr.contains(*address) {
-                found.add(format!("{at}.{field}"), outside(*address));
-            }
-        }
-        if end < start {
-            found.add(format!("{at}.end"), format!("`{end}` is below the start `{start}`"));
-        }
-    }
-    for (index, exclude) in subnet.exclude.iter().enumerate() {
-        let at = format!("{at}.exclude[{index}]");
-        prefix(&at, *exclude, found);
-        if !overlap(*exclude, cidr) {
-            found.add(at, format!("`{exclude}` has nothing in common with `{cidr}`"));
-        }
-    }
-    for (index, route) in subnet.routes.iter().enumerate() {
-        let at = format!("{at}.routes[{index}]");
-        prefix(&format!("{at}.dst"), route.dst, found);
-        if route.dst.is_ipv6() != cidr.is_ipv6() {
-            found.add(format!("{at}.dst"), format!("`{}` is of the other family than `{cidr}`", route.dst));
-        }
-        match route.gw {
-            Some(hop) if !cidr.contains(hop) => found.add(format!("{at}.gw"), outside(hop)),
-            None if subnet.gateway.is_none() => {
-                found.add(format!("{at}.gw"), "a next hop is needed, as the subnet has no gateway".to_owned())
-            }
-            _ => {}
-        }
-    }
-    if found.causes.len() == before && Pool::of(subnet).is_empty() {
-        found.add(at, format!("no address of `{cidr}` is left to give out"));
-    }
-}
-
-/// A prefix has no bits behind its length.
-fn prefix(field: &str, prefix: IpNetwork, found: &mut Found) {
-    if prefix.ip() != prefix.network() {
-        found.add(
-            field,
-            format!("`{prefix}` has bits behind the prefix: `{}/{}` has none", prefix.network(), prefix.prefix()),
-        );
-    }
-}
-
-pub(super) fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
-    one.contains(other.network()) || other.contains(one.network())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -299,13 +244,57 @@ mod tests {
                 "next hop",
             ),
             (subnet(json!({"exclude": ["192.0.2.0/24"]})), "spec.subnets[0]", "no address"),
+            (
+                json!({"backend": "ovs", "bridge": "b", "mtu": 1279, "subnets": [{"cidr": "2001:db8::/64"}]}),
+                "spec.mtu",
+                "`1279` is too small for IPv6 (`2001:db8::/64`)",
+            ),
+            (
+                subnet(json!({"dns": {"search": ["lab.example.", "no domain"]}})),
+                "spec.subnets[0].dns.search[1]",
+                "`no domain` is no DNS name",
+            ),
+            (
+                subnet(json!({"routes": [{"dst": "10.0.0.0/8", "gw": "192.0.2.255"}]})),
+                "spec.subnets[0].routes[0].gw",
+                "`192.0.2.255` is the broadcast address of `192.0.2.0/24`",
+            ),
         ] {
             let found = found("lab", spec);
             assert!(found.iter().any(|(at, message)| at == field && message.contains(words)), "{field}: {found:?}");
         }
+        for (gateway, words) in [
+            ("192.0.2.0", "`192.0.2.0` is the network address of `192.0.2.0/24`, which no host has"),
+            (
+                "192.0.2.255",
+                "is the broadcast address of `192.0.2.0/24`, which no host has: `192.0.2.1` to `192.0.2.254`",
+            ),
+        ] {
+            let found = found("lab", subnet(json!({"gateway": gateway})));
+            assert_eq!(found[0].0, "spec.subnets[0].gateway");
+            assert!(found[0].1.contains(words), "{found:?}");
+        }
         let two =
             json!({"backend": "ovs", "bridge": "b", "subnets": [{"cidr": "10.0.0.0/8"}, {"cidr": "10.1.0.0/16"}]});
         assert_eq!(found("lab", two)[0].0, "spec.subnets[1].cidr");
+        for (cidr, words) in [
+            ("224.0.1.0/24", "multicast"),
+            ("ff02::/64", "multicast"),
+            ("127.0.0.0/24", "loopback"),
+            ("::1/128", "loopback"),
+            ("0.0.0.0/0", "`0.0.0.0/8`"),
+            ("::/0", "such as `2001:db8::/64`"),
+            ("fe80::/64", "link-local"),
+            ("::ffff:192.0.2.0/120", "IPv4 addresses in IPv6"),
+            ("10.1.0.0", "a prefix length"),
+            ("2001:db8::", "a prefix length"),
+        ] {
+            let spec = json!({"backend": "ovs", "bridge": "b", "subnets": [{"cidr": cidr}]});
+            let found = found("lab", spec);
+            let named =
+                |(field, message): &(String, String)| field == "spec.subnets[0].cidr" && message.contains(words);
+            assert!(found.iter().any(named), "{cidr}: {found:?}");
+        }
         assert_eq!(found("Lab", json!({"backend": "ovs", "bridge": "b"}))[0].0, "metadata.name");
     }
 }

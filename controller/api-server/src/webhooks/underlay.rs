@@ -1,9 +1,8 @@
 //! Of underlay networks: the rules of their fields, which the CRD's schema cannot say, and that no two of them give
 //! out one address twice.
 
-use holdfast_api::admit::typed;
 use holdfast_api::error_status::ErrorStatus;
-use holdfast_api::underlay::{UnderlayNetwork, conflict, problems};
+use holdfast_api::underlay::{UnderlayNetwork, conflict, problems, read};
 use holdfast_kubernetes::chain;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
 use kube::Api;
@@ -36,24 +35,25 @@ fn acceptable(review: &Review) -> Result<Option<UnderlayNetwork>, ErrorStatus> {
     if !review.object["metadata"]["deletionTimestamp"].is_null() {
         return Ok(None);
     }
-    let network: UnderlayNetwork = typed(&review.object)?;
+    let network = read(&review.object).map_err(|causes| invalid(&review.name, causes))?;
     let mut causes = problems(&network);
-    causes.extend(moved(review, &network)?);
+    causes.extend(moved(review, &network));
     if causes.is_empty() { Ok(Some(network)) } else { Err(invalid(&review.name, causes)) }
 }
 
 /// Leases are named after the segment: with another one, what is held would be given out again.
-fn moved(review: &Review, network: &UnderlayNetwork) -> Result<Option<StatusCause>, ErrorStatus> {
+fn moved(review: &Review, network: &UnderlayNetwork) -> Option<StatusCause> {
     if review.operation != "UPDATE" {
-        return Ok(None);
+        return None;
     }
-    let old: UnderlayNetwork = typed(&review.old_object)?;
+    // One that cannot be read has no leases.
+    let old = read(&review.old_object).ok()?;
     let (before, after) = (old.spec.segment(&review.name), network.spec.segment(&review.name));
-    Ok((before != after).then(|| StatusCause {
+    (before != after).then(|| StatusCause {
         field: Some("spec.segment".to_owned()),
         message: Some(format!("`{after}` cannot take the place of `{before}`: make another UnderlayNetwork")),
         reason: Some("FieldValueInvalid".to_owned()),
-    }))
+    })
 }
 
 fn invalid(name: &str, causes: Vec<StatusCause>) -> ErrorStatus {
@@ -108,6 +108,9 @@ mod tests {
         assert_eq!(acceptable(&review(wrong, Some("2026-01-01T00:00:00Z"))), Ok(None), "it may go");
         let error =
             acceptable(&review(json!({"backend": "ovs", "bridge": "b", "subnets": [{"cidr": "10.0.0.0/33"}]}), None));
-        assert!(error.unwrap_err().message.contains("spec.subnets[0].cidr"));
+        let error = error.unwrap_err();
+        let details = error.details.as_ref().unwrap();
+        assert_eq!((details.kind.as_deref(), details.name.as_deref()), (Some("UnderlayNetwork"), Some("lan")));
+        assert_eq!(error.causes()[0].field.as_deref(), Some("spec.subnets[0].cidr"));
     }
 }
