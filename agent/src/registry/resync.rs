@@ -1,10 +1,12 @@
-//! Comparing everything with the kernel: at the start, and from then on every few seconds.
+//! Comparing everything with the kernel: at the start, when Open vSwitch has come back, and every few seconds; sooner
+//! where something is not as it shall be.
 //!
 //! In this order: notes of DELs, attachments whose namespace is gone, devices of ours that nobody owns, drift
 //! of the rest, leases of pods that are gone, leases that do not say where they are in use, quarantine. Each round is complete in itself; what fails in one is
 //! tried again in the next.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use holdfast_net::desired::DesiredState;
 use tokio_util::sync::CancellationToken;
@@ -14,23 +16,35 @@ use crate::context::Context;
 use crate::netns::NetnsId;
 use holdfast_ipam::leases::{self, LeaseKind, NODE_LABEL};
 
+/// Until the next round where something is not as it shall be; twice as long with each, up to the usual time.
+const SOON: Duration = Duration::from_millis(500);
+
 /// Runs rounds until `stop`, the first one at once.
 pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(context.options.resync);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut soon = SOON;
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+        // Before the round, so that nothing is missed between the round and the wait.
+        let returned = context.wiring.switch_returned();
+        tokio::pin!(returned);
+        let _ = futures::poll!(&mut returned);
         registry.take_notes(&context.options.run).await;
         drop_dead(&registry).await;
         drop_strays(&context, &registry).await;
-        repair(&context, &registry).await;
+        let converged = repair(&context, &registry).await;
         release_orphans(&context, &registry).await;
         note_places(&context, &registry).await;
         if let Err(error) = leases::sweep(&*context.leases, context.options.quarantine).await {
             tracing::warn!(error = crate::chain(&error), "failed to end quarantines");
+        }
+        let pause = context.options.resync.min(if converged { Duration::MAX } else { soon });
+        soon = if converged { SOON } else { soon.saturating_mul(2) };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = &mut returned => {
+                tracing::info!("Open vSwitch has come back: comparing everything");
+                soon = SOON;
+            }
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -71,8 +85,9 @@ async fn drop_strays(context: &Context, registry: &Registry) {
     }
 }
 
-/// Compares all attachments in one look, and mends them one by one where that finds something.
-async fn repair(context: &Context, registry: &Registry) {
+/// Compares all attachments in one look, and mends them one by one where that finds something. Whether all are as they
+/// shall be in the end.
+async fn repair(context: &Context, registry: &Registry) -> bool {
     let entries = registry.entries();
     let merged =
         entries.iter().try_fold(DesiredState::default(), |all, entry| all.merge(context.desired(&entry.record)));
@@ -85,13 +100,14 @@ async fn repair(context: &Context, registry: &Registry) {
             registry.set_outcome(&entry.record.key, Outcome::Converged);
         }
         context.metrics.drifted.set(0);
-        return;
+        return true;
     }
     let mut drifted = 0;
     for entry in entries {
         drifted += i64::from(!repair_one(context, registry, &entry).await);
     }
     context.metrics.drifted.set(drifted);
+    drifted == 0
 }
 
 /// Whether the attachment is as it shall be in the end.
@@ -113,9 +129,11 @@ async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> bo
             true
         }
         Err(error) => {
-            let error = crate::chain(&error);
-            tracing::warn!(attachment = %record.key, error, "an attachment is not as it shall be");
-            registry.set_outcome(&record.key, Outcome::Failed(error));
+            let outcome = Outcome::Failed(crate::chain(&error));
+            if entry.last != outcome {
+                tracing::warn!(attachment = %record.key, error = crate::chain(&error), "an attachment is not as it shall be");
+            }
+            registry.set_outcome(&record.key, outcome);
             false
         }
     }

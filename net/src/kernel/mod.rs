@@ -201,6 +201,15 @@ impl Wiring {
         Ok(names)
     }
 
+    /// Returns when Open vSwitch's database has come back: the switch behind it may have forgotten what it was told.
+    /// Never where there is none.
+    pub async fn switch_returned(&self) {
+        match &self.ovs {
+            Some(ovs) => ovs.connected_anew().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// The attachments of which the host has anything, by our marks, sorted.
     ///
     /// # Errors

@@ -21,6 +21,15 @@ pub struct Console {
 impl Console {
     /// Opens the console of a VM and waits until its guest asks for a login.
     pub fn open(world: &World, vm: &str) -> Self {
+        Self::until_shown(world, vm, "login:")
+    }
+
+    /// Opens it once more, where somebody is logged in.
+    pub fn again(world: &World, vm: &str) -> Self {
+        Self::until_shown(world, vm, "# ")
+    }
+
+    fn until_shown(world: &World, vm: &str, prompt: &str) -> Self {
         let mut child = world
             .host
             .command(Path::new(env!("CARGO_BIN_EXE_holdfastd")).with_file_name("virtctl"))
@@ -45,12 +54,12 @@ impl Console {
             }
         });
         let mut console = Self { child, keys, shown, text: String::new() };
-        eventually("the guest asks for a login", LONG, || {
+        eventually(&format!("the guest says `{prompt}`"), LONG, || {
             console.say("\r");
             while let Ok(bytes) = console.shown.recv_timeout(LOOK) {
                 console.text.push_str(&String::from_utf8_lossy(&bytes));
             }
-            console.text.contains("login:").then_some(())
+            console.text.contains(prompt).then_some(())
         });
         console
     }

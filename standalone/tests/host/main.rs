@@ -7,12 +7,16 @@ mod world;
 
 use std::fs;
 use std::process::Stdio;
+use std::time::Duration;
 
 use console::Console;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use world::{LAN, LONG, World, eventually, vm};
+
+/// Sooner than the agent looks without a reason.
+const SOON: Duration = Duration::from_secs(10);
 
 fn nic<'a>(vmi: &'a Value, name: &str) -> &'a Value {
     vmi["status"]["interfaces"].as_array().unwrap().iter().find(|nic| nic["name"] == name).unwrap()
@@ -60,6 +64,7 @@ fn a_vm_keeps_its_mac_and_address_until_it_is_deleted() {
     world.answers("192.0.2.10");
 
     adoption(&mut world, &second);
+    succession(&world, &second);
 
     world.must(&["stop", "a", "--force", "--grace-period", "0"]);
     eventually("a stops", LONG, || (world.get("vm", "a")?["status"]["printableStatus"] == "Stopped").then_some(()));
@@ -83,14 +88,42 @@ fn a_vm_keeps_its_mac_and_address_until_it_is_deleted() {
     assert_eq!(world.leftovers(), Vec::<String>::new());
 }
 
+/// The launchers proper, below the first process of each sandbox.
+fn workers(world: &World) -> Vec<Pid> {
+    let worker = |reaper: i32| {
+        let children = fs::read_to_string(format!("/proc/{reaper}/task/{reaper}/children")).ok()?;
+        let named = |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|n| n == "virt-launcher\n");
+        children.split_whitespace().find(named)?.parse().ok().map(Pid::from_raw)
+    };
+    world.launchers().into_iter().filter_map(worker).collect()
+}
+
 /// Makes launchers hang: deletion must not wait for them for ever.
 fn stop_workers(world: &World) {
-    for reaper in world.launchers() {
-        let children = fs::read_to_string(format!("/proc/{reaper}/task/{reaper}/children")).unwrap();
-        let named = |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "virt-launcher\n";
-        let worker = children.split_whitespace().find(named).unwrap();
-        kill(Pid::from_raw(worker.parse().unwrap()), Signal::SIGSTOP).unwrap();
-    }
+    workers(world).into_iter().for_each(|worker| kill(worker, Signal::SIGSTOP).unwrap());
+}
+
+/// The launcher proper dies and is started again; it takes over the guest, which has run on.
+fn succession(world: &World, vmi: &Value) {
+    let mut console = Console::open(world, "a");
+    console.log_in();
+    console.run("touch /tmp/ran-before");
+    console.close();
+    let before = workers(world);
+    before.iter().for_each(|worker| kill(*worker, Signal::SIGKILL).unwrap());
+    eventually("a launcher takes over", LONG, || {
+        let now = workers(world);
+        (now.len() == before.len() && now.iter().all(|pid| !before.contains(pid))).then_some(())
+    });
+    eventually("it does what it is told", LONG, || {
+        world.virtctl(&["pause", "vmi", "a"]).status.success().then_some(())
+    });
+    world.condition("vmi", "a", "Paused", "PausedByUser");
+    world.must(&["unpause", "vmi", "a"]);
+    let mut console = Console::again(world, "a");
+    console.run("test -e /tmp/ran-before");
+    console.close();
+    assert_eq!(uid(&world.running("a", None)), uid(vmi));
 }
 
 /// holdfastd dies and comes back; the guest answers all the time, and what it wrote to memory is there.
@@ -139,6 +172,12 @@ fn a_guest_speaks_for_itself_alone() {
         let known = world.machine.sh("ip neigh show 192.0.2.99").contains("lladdr");
         assert_eq!(known, security == "false", "{name}");
         world.answers("192.0.2.10");
+        if security == "true" {
+            // It forgets its flows with each end.
+            world.restart_switch();
+            eventually("the switch is told again", SOON, || (world.flows().len() > 10).then_some(()));
+            world.answers("192.0.2.10");
+        }
         console.close();
         world.must(&["delete", "vm", name]);
         eventually("it goes", LONG, || world.launchers().is_empty().then_some(()));
@@ -146,8 +185,8 @@ fn a_guest_speaks_for_itself_alone() {
     }
     world.remove("lan.yaml");
     eventually("nothing is left", LONG, || world.leftovers().is_empty().then_some(()));
-    let flows = world.host.sh(&format!("ovs-ofctl dump-flows unix:{}", world.path("ovs/br-lan.mgmt").display()));
-    assert_eq!(flows.matches("cookie=").count(), 1, "{flows}");
+    let flows = world.flows();
+    assert_eq!(flows.len(), 1, "{flows:?}");
     world.stop();
 }
 

@@ -114,10 +114,7 @@ impl World {
         let folder = self.folder.path().join("ovs");
         let at = |name: &str| folder.join(name).display().to_string();
         self.host.sh(&format!("ovsdb-tool create {} /usr/share/openvswitch/vswitch.ovsschema", at("conf.db")));
-        let remote = format!("--remote=punix:{}", at("db.sock"));
-        self.daemon("ovsdb-server", &[&at("conf.db"), &remote]);
-        eventually("ovsdb-server listens", LONG, || folder.join("db.sock").exists().then_some(()));
-        self.daemon("ovs-vswitchd", &[&format!("unix:{}", at("db.sock"))]);
+        self.start_switch();
         self.host.sh(&format!(
             "ip link add up0 type veth peer name wire netns {}; ip link set up0 up; ethtool -K up0 tx off >/dev/null",
             self.machine.pid()
@@ -125,6 +122,32 @@ impl World {
         self.machine.sh("ip addr add 192.0.2.1/24 dev wire; ip link set wire up; ethtool -K wire tx off >/dev/null");
         self.vsctl("--no-wait init");
         self.vsctl("add-br br-lan -- set bridge br-lan datapath_type=netdev -- add-port br-lan up0");
+    }
+
+    fn start_switch(&mut self) {
+        let folder = self.folder.path().join("ovs");
+        let at = |name: &str| folder.join(name).display().to_string();
+        self.daemon("ovsdb-server", &[&at("conf.db"), &format!("--remote=punix:{}", at("db.sock"))]);
+        eventually("ovsdb-server listens", LONG, || folder.join("db.sock").exists().then_some(()));
+        self.daemon("ovs-vswitchd", &[&format!("unix:{}", at("db.sock"))]);
+    }
+
+    /// Both daemons of the switch die, and come back.
+    pub fn restart_switch(&mut self) {
+        for mut daemon in self.switch.drain(..).rev() {
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+        }
+        fs::remove_file(self.folder.path().join("ovs/db.sock")).ok();
+        self.start_switch();
+    }
+
+    /// The flows of `br-lan`.
+    pub fn flows(&self) -> Vec<String> {
+        let bridge = self.path("ovs/br-lan.mgmt");
+        let flows = self.host.command("ovs-ofctl").arg("dump-flows").arg(format!("unix:{}", bridge.display())).output();
+        let flows = String::from_utf8(flows.unwrap().stdout).unwrap();
+        flows.lines().filter(|line| line.contains("cookie=")).map(str::to_owned).collect()
     }
 
     fn daemon(&mut self, name: &str, arguments: &[&str]) {

@@ -79,6 +79,16 @@ impl Ovs {
         }
     }
 
+    /// Returns when a connection was made after this one.
+    pub(super) async fn connected_anew(&self) {
+        let mut version = self.version.clone();
+        let known = version.borrow_and_update().connections;
+        // The first connection of all is none anew.
+        if version.wait_for(|version| version.connections > known.max(1)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// What is; none where there is no Open vSwitch.
     pub(super) async fn observe(&self, view: &OvsView) -> Result<Option<ObservedOvs>, StepError> {
         if !self.connected().await? {

@@ -45,10 +45,11 @@ impl Shared {
     }
 }
 
-/// What the copy is worth: which connection it is of (0: none), and how many changes it has seen.
+/// What the copy is worth: whether it is kept up to date, by which connection, and how many changes it has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Version {
     pub(super) connected: bool,
+    pub(super) connections: u64,
     pub(super) changes: u64,
 }
 
@@ -114,7 +115,11 @@ impl Session {
     }
 
     fn publish(&self, connected: bool) {
-        self.version.send_modify(|version| *version = Version { connected, changes: version.changes + 1 });
+        self.version.send_modify(|version| {
+            version.connected = connected;
+            version.connections += u64::from(connected);
+            version.changes += 1;
+        });
     }
 
     /// Answers requests with an error for a while; true when nobody asks any more.
