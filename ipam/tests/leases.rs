@@ -131,11 +131,11 @@ async fn what_one_network_of_a_segment_keeps_back_none_gives_out() {
 async fn a_network_that_goes_is_for_those_who_are_there() {
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::open(folder.path()).unwrap();
-    let going = || Addressing { deleting: true, ..network() };
+    let going = || Addressing { deleting: true, underlay: Some("lan".to_owned()), ..network() };
     let held = ask(&store, "a", &[]).await.unwrap();
     assert_eq!(ask_of(going(), &store, "a", &[]).await.unwrap(), held);
     let error = ask_of(going(), &store, "b", &[]).await.unwrap_err();
-    assert!(error.to_string().contains("network `lab` is being deleted"), "{error}");
+    assert!(error.to_string().starts_with("UnderlayNetwork `lan` is being deleted"), "{error}");
     assert_eq!(error.reason(), "FailedAttachNetwork");
     release(&store, "lab", &claim("a")).await.unwrap();
     assert!(ask_of(going(), &store, "a", &[]).await.is_err(), "what was given up is not taken back");

@@ -68,7 +68,8 @@ pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<A
 
 async fn once(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocation, AllocateError> {
     if request.network.deleting && !holds(store, request).await? {
-        return Err(AllocateError::Deleting { network: request.network.name.clone() });
+        let Addressing { underlay, name, .. } = request.network;
+        return Err(AllocateError::Deleting { network: underlay.as_ref().unwrap_or(name).clone() });
     }
     let call = Call { store, request, created: Mutex::default() };
     // Both to their end, whatever becomes of the other: each waits for the disk, and what is created must be known.
@@ -334,11 +335,9 @@ pub enum AllocateError {
         keeper: String,
     },
     /// The network goes.
-    #[error(
-        "the UnderlayNetwork of network `{network}` is being deleted: only those who hold addresses there already keep them"
-    )]
+    #[error("UnderlayNetwork `{network}` is being deleted: only those who hold addresses there already keep them")]
     Deleting {
-        /// The network.
+        /// The UnderlayNetwork.
         network: String,
     },
     /// No address is left.
