@@ -94,7 +94,8 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, VmErr
                 break;
             }
             Ok(Done::Early(message)) => {
-                failure = Some(refused(&context, &vm, &message).await);
+                // Without an event: it passes by itself, and is tried every second.
+                failure = Some(failed_create(&message));
                 outcome = Outcome::After(SOON);
                 break;
             }
@@ -136,6 +137,10 @@ fn taken(stranger: &VirtualMachineInstance) -> String {
 
 async fn refused(context: &Context, vm: &VirtualMachine, message: &str) -> Failure {
     context.event(vm, EventType::Warning, "FailedCreate", message).await;
+    failed_create(message)
+}
+
+fn failed_create(message: &str) -> Failure {
     Failure { reason: "FailedCreate".to_owned(), message: message.to_owned() }
 }
 

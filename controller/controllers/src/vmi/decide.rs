@@ -277,7 +277,6 @@ fn unresponsive(view: &View<'_>) -> Step {
     let node = status.node_name.clone().unwrap_or_default();
     end(status, "Failed", view.now);
     status.reason = Some("NodeUnresponsive".to_owned());
-    set(status, not_running(), view.now);
     let message = format!("virt-handler on node {node} is not responsive, marking VMI as failed");
     written(view, vmi, Some(Told { reason: "NodeUnresponsive".to_owned(), message }))
 }
@@ -298,6 +297,7 @@ fn written(view: &View<'_>, vmi: VirtualMachineInstance, told: Option<Told>) -> 
 
 fn end(status: &mut VirtualMachineInstanceStatus, phase: &str, now: Timestamp) {
     status::set_phase(status, phase, now);
+    set(status, not_running(), now);
 }
 
 /// Whether that changed something.

@@ -218,7 +218,8 @@ fn an_end_that_nobody_tells_is_told_after_a_while() {
     facts.compute = ComputeState::Terminated { at: Some(now() - Duration::from_secs(5)) };
     assert_eq!(at(&running, Pod::There(&facts), false), Step::Wait(Duration::from_secs(10)));
     facts.compute = ComputeState::Terminated { at: Some(now() - Duration::from_secs(16)) };
-    assert_eq!(phase(&written(at(&running, Pod::There(&facts), false))), "Succeeded");
+    let end = written(at(&running, Pod::There(&facts), false));
+    assert_eq!((phase(&end), ready(&end).as_str()), ("Succeeded", "False GuestNotRunning"));
     // One that never got so far was never virt-handler's.
     let starting = vmi("Scheduling");
     (facts.phase, facts.ran) = ("Failed".into(), true);
