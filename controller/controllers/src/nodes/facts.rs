@@ -12,6 +12,8 @@ use crate::engine::Cached;
 pub struct NodeFacts {
     /// `metadata.uid`.
     pub uid: String,
+    /// Whether its kubelet says that it is well, and was heard of late.
+    pub ready: bool,
     /// When its virt-handler was last seen.
     pub heartbeat: Option<Timestamp>,
     /// Whether VMs are scheduled to it.
@@ -20,10 +22,12 @@ pub struct NodeFacts {
 
 impl Cached for NodeFacts {
     fn read(object: Value) -> Result<Self, serde_json::Error> {
-        let meta = serde_json::from_value::<Node>(object)?.metadata;
+        let Node { metadata: meta, status, .. } = serde_json::from_value(object)?;
+        let conditions = status.and_then(|status| status.conditions).unwrap_or_default();
         let heartbeat = meta.annotations.as_ref().and_then(|annotations| annotations.get(HEARTBEAT));
         Ok(Self {
             uid: meta.uid.unwrap_or_default(),
+            ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             heartbeat: heartbeat.and_then(|text| read_time(text)),
             schedulable: meta.labels.is_some_and(|labels| labels.get(SCHEDULABLE).is_some_and(|is| is == "true")),
         })
@@ -50,5 +54,15 @@ mod tests {
             "labels": {"kubevirt.io/schedulable": "true"}, "annotations": {"kubevirt.io/heartbeat": "x"}}});
         let facts = NodeFacts::read(node).unwrap();
         assert_eq!((facts.heartbeat, facts.schedulable, facts.uid.as_str()), (None, true, "u"));
+        assert!(!facts.ready);
+    }
+
+    #[test]
+    fn a_node_is_ready_when_it_is_said_to_be() {
+        for (status, ready) in [("True", true), ("False", false), ("Unknown", false)] {
+            let node = serde_json::json!({"metadata": {"name": "n"}, "status": {"conditions": [
+                {"type": "MemoryPressure", "status": "True"}, {"type": "Ready", "status": status}]}});
+            assert_eq!(NodeFacts::read(node).unwrap().ready, ready, "{status}");
+        }
     }
 }

@@ -4,7 +4,8 @@
 //! virt-handler is ready there, no VM is scheduled to the node any more and its VMIs are called failed. That starts
 //! nothing elsewhere: a VMI object stays until its pod object is gone (see [`crate::vmi`]), and that of a dead node goes
 //! only when somebody who knows has said so: the node has the taint `node.kubernetes.io/out-of-service`, its object was
-//! deleted, or the pod was deleted by force.
+//! deleted, or the pod was deleted by force. Before that, as soon as a heartbeat is missing from a node that is not
+//! ready, its VMIs are said not to be ready either.
 
 mod facts;
 
@@ -20,6 +21,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::engine::{Key, Outcome};
+use crate::vmi;
 
 pub use facts::NodeFacts;
 
@@ -29,8 +31,12 @@ pub const HEARTBEAT: &str = "kubevirt.io/heartbeat";
 pub const SCHEDULABLE: &str = "kubevirt.io/schedulable";
 /// Age of a heartbeat from which on a node without a ready virt-handler counts as unresponsive.
 const UNRESPONSIVE: SignedDuration = SignedDuration::from_mins(5);
+/// Age of a heartbeat from which on one is missing: they come every minute.
+const SILENT: SignedDuration = SignedDuration::from_secs(90);
 /// How often a node that answers is looked at, for nothing happens when a heartbeat stays away.
 const RECHECK: Duration = Duration::from_secs(60);
+/// How often one is looked at that is not ready.
+const SOON: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Why a node could not be marked.
@@ -48,6 +54,13 @@ pub enum NodeError {
 pub fn is_unresponsive(node: &NodeFacts, handler_ready: bool, now: Timestamp) -> bool {
     let old = |seen: Timestamp| now.duration_since(seen) > UNRESPONSIVE;
     !handler_ready && node.heartbeat.is_some_and(old)
+}
+
+/// Whether nobody on a node says what becomes of its VMIs: neither its kubelet nor its virt-handler is heard. One that
+/// is heard, and is only not seen to be ready, would say otherwise at once.
+fn is_silent(node: &NodeFacts, handler_ready: bool, now: Timestamp) -> bool {
+    let old = |seen: Timestamp| now.duration_since(seen) > SILENT;
+    !node.ready && !handler_ready && node.heartbeat.is_some_and(old)
 }
 
 /// What is known of the node that a VMI is on.
@@ -68,8 +81,15 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, NodeE
         // No virt-handler was ever here.
         return Ok(Outcome::Done);
     }
-    if !is_unresponsive(&node, has_ready_handler(&context, &key.name), Timestamp::now()) {
-        return Ok(Outcome::After(RECHECK));
+    let here = context.vmis.select(|_, vmi| vmi.status.as_ref().and_then(|s| s.node_name.as_ref()) == Some(&key.name));
+    let (handler_ready, now) = (has_ready_handler(&context, &key.name), Timestamp::now());
+    if !is_unresponsive(&node, handler_ready, now) {
+        if is_silent(&node, handler_ready, now) {
+            for vmi in here {
+                vmi::silent::tell(&context, &vmi, &key.name).await;
+            }
+        }
+        return Ok(Outcome::After(if node.ready { RECHECK } else { SOON }));
     }
     if node.schedulable {
         mark(&context, &key.name).await?;
@@ -83,7 +103,6 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, NodeE
         let message = "virt-handler is not responsive, marking node as unresponsive";
         context.node_events.publish(&about, EventType::Warning, "NodeUnresponsive", message).await;
     }
-    let here = context.vmis.select(|_, vmi| vmi.status.as_ref().and_then(|s| s.node_name.as_ref()) == Some(&key.name));
     for vmi in here {
         context.queues.vmis.add(Key::of(&vmi.metadata));
     }
@@ -117,5 +136,17 @@ mod tests {
         assert!(!is_unresponsive(&node, true, after(3000)));
         assert!(!is_unresponsive(&NodeFacts::default(), false, after(3000)), "no virt-handler was ever there");
         assert!(!is_unresponsive(&node, false, after(-3000)), "a clock that is ahead");
+    }
+
+    #[test]
+    fn a_node_is_silent_when_neither_kubelet_nor_virt_handler_is_heard() {
+        let seen = Timestamp::new(1_000_000, 0).unwrap();
+        let node = NodeFacts { heartbeat: Some(seen), ..NodeFacts::default() };
+        let after = |seconds| seen + SignedDuration::from_secs(seconds);
+        assert!(is_silent(&node, false, after(91)));
+        assert!(!is_silent(&node, false, after(89)), "its virt-handler was heard");
+        assert!(!is_silent(&node, true, after(91)));
+        assert!(!is_silent(&NodeFacts { ready: true, ..node.clone() }, false, after(91)), "its kubelet is heard");
+        assert!(!is_silent(&NodeFacts { heartbeat: None, ..node }, false, after(91)), "no virt-handler was ever there");
     }
 }

@@ -32,8 +32,8 @@ fn first(vmi: &VirtualMachineInstance, pods: impl Iterator<Item = PodFacts>) -> 
 fn told(pod: &PodFacts) -> Told {
     let place = pod.node.as_ref().map_or_else(|| "without a node yet".to_owned(), |node| format!("on node {node}"));
     let message = format!(
-        "Pod {}, {place}, is of a former virtual machine instance of this name and has not ended; no other is made before \
-         it has, or is gone",
+        "Pod {}, {place}, is of a former virtual machine instance of this name and has not ended; no other is made \
+         before it has, or is gone",
         pod.key.name
     );
     Told { reason: "FormerPodExists".to_owned(), message }

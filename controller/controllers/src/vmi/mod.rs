@@ -3,8 +3,8 @@
 //! Invariants: addresses are taken before there is a pod that could speak; a VMI has one pod in its life, under a name
 //! that is its alone, so two controllers, or one that died half way, make one pod; the finalizer of a VMI goes only
 //! when its pod object is gone for good, asked of the API server and not of a cache. That is fencing: a VM is started
-//! anew only when its VMI is gone. Where somebody else took the finalizer, the VMI that follows has no pod before that of
-//! the former one has ended.
+//! anew only when its VMI is gone. Where somebody else took the finalizer, the VMI that follows has no pod before the
+//! former one's has ended.
 //!
 //! Of the status, this controller writes all until the phase is Scheduled; from then on virt-handler does, and this
 //! controller writes an end where virt-handler cannot: pod or node are lost.
@@ -13,6 +13,7 @@ mod decide;
 mod former;
 pub mod nics;
 mod prepare;
+pub mod silent;
 mod steps;
 #[cfg(test)]
 mod tests;
