@@ -5,11 +5,9 @@
 //! not given out. Quarantine keeps an address from strangers: a
 //! VM that was deleted and made again under its name gets what it asks for at once.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use holdfast_agent_api::launcher::FailureClass;
 use holdfast_api::lease::{
     Claim, IPLease, IPLeaseSpec, LeaseNameError, MACLease, MACLeaseSpec, lease_name, mac_lease_name,
 };
@@ -17,9 +15,9 @@ use holdfast_api::pool::{Pool, mac_candidates};
 use holdfast_api::underlay::Subnet;
 use holdfast_net::model::MacAddr;
 use ipnetwork::IpNetwork;
-use k8s_openapi::jiff::Timestamp;
 
 use super::quarantine::{is_quarantined, quarantined, released_at, restored};
+use super::refusal::{AllocateError, Holder};
 use super::status::write_status;
 use super::{Lease, LeaseError, LeaseKind, LeaseStore};
 use crate::network::{Addressing, pool};
@@ -274,130 +272,4 @@ fn is_successor(claim: &Claim, former: &Claim) -> bool {
 fn with_prefix(address: IpAddr, subnet: &Subnet) -> IpNetwork {
     // A prefix length of the subnet is valid for each of its addresses.
     IpNetwork::new(address, subnet.cidr.prefix()).unwrap_or_else(|_| IpNetwork::from(address))
-}
-
-/// Who holds an address, for people: `VirtualMachine default/web, network lan`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder(pub Claim);
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Claim { kind, namespace, name, network, .. } = &self.0;
-        write!(f, "{kind} `{namespace}/{name}`, network `{network}`")
-    }
-}
-
-/// Why a claim did not get its addresses.
-#[derive(Debug, thiserror::Error)]
-pub enum AllocateError {
-    /// An address that was asked for is somebody else's.
-    #[error("address {address} on segment `{segment}` is held by {holder}{}", quarantine(.released))]
-    Taken {
-        /// The address.
-        address: String,
-        /// Its segment.
-        segment: String,
-        /// Who has it.
-        holder: Box<Holder>,
-        /// When the holder gave it up, where its quarantine still runs.
-        released: Option<Timestamp>,
-    },
-    /// An address that was asked for is not of the network.
-    #[error("address {address} is in none of the subnets of network `{network}` ({})", list(.subnets))]
-    Outside {
-        /// The address.
-        address: IpAddr,
-        /// The network.
-        network: String,
-        /// What it has.
-        subnets: Vec<IpNetwork>,
-    },
-    /// An address that was asked for is never given out.
-    #[error(
-        "address {address} of subnet {subnet} is never given out: it is excluded, a gateway or name server, or the subnet's own"
-    )]
-    Reserved {
-        /// The address.
-        address: IpAddr,
-        /// Its subnet.
-        subnet: IpNetwork,
-    },
-    /// An address that was asked for is never given out, as another network of the segment says.
-    #[error(
-        "address {address} on segment `{segment}` is kept back by UnderlayNetwork `{keeper}`, which shares the segment: it is excluded there, a gateway or name server, or a subnet's own"
-    )]
-    KeptBack {
-        /// The address.
-        address: IpAddr,
-        /// Its segment.
-        segment: String,
-        /// The UnderlayNetwork that keeps it.
-        keeper: String,
-    },
-    /// The network goes.
-    #[error("UnderlayNetwork `{network}` is being deleted: only those who hold addresses there already keep them")]
-    Deleting {
-        /// The UnderlayNetwork.
-        network: String,
-    },
-    /// No address is left.
-    #[error("network `{network}` has no free address left ({}){}", list(.subnets), told(.keepers))]
-    Exhausted {
-        /// The network.
-        network: String,
-        /// Where we looked.
-        subnets: Vec<IpNetwork>,
-        /// The UnderlayNetworks of the segment that keep some of them back.
-        keepers: Vec<String>,
-    },
-    /// No lease can have this name.
-    #[error(transparent)]
-    Name(#[from] LeaseNameError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] LeaseError),
-}
-
-impl AllocateError {
-    /// What to do about it.
-    pub const fn class(&self) -> FailureClass {
-        match self {
-            // One that is being deleted may be made again.
-            Self::Taken { released: Some(_), .. } | Self::Exhausted { .. } | Self::Deleting { .. } | Self::Store(_) => {
-                FailureClass::Retry
-            }
-            Self::Taken { .. } => FailureClass::Conflict,
-            Self::Outside { .. } | Self::Reserved { .. } | Self::KeptBack { .. } | Self::Name(_) => {
-                FailureClass::Invalid
-            }
-        }
-    }
-
-    /// CamelCase word for a condition and an event.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::Taken { .. } => "AddressConflict",
-            Self::Outside { .. } | Self::Reserved { .. } | Self::KeptBack { .. } | Self::Name(_) => "AddressInvalid",
-            Self::Deleting { .. } => "FailedAttachNetwork",
-            Self::Exhausted { .. } => "AddressesExhausted",
-            Self::Store(_) => "LeaseStoreFailed",
-        }
-    }
-}
-
-fn quarantine(released: &Option<Timestamp>) -> String {
-    released.map(|time| format!(" (released at {time:.0}, and in quarantine for a minute)")).unwrap_or_default()
-}
-
-fn told(names: &[String]) -> String {
-    match names {
-        [] => String::new(),
-        names => {
-            format!("; what UnderlayNetwork `{}` keeps back on the same segment is not given out", names.join("`, `"))
-        }
-    }
-}
-
-fn list(subnets: &[IpNetwork]) -> String {
-    subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -7,6 +7,7 @@
 mod allocate;
 mod file;
 mod quarantine;
+mod refusal;
 mod status;
 mod usage;
 
@@ -15,9 +16,10 @@ use std::fmt;
 use futures::future::BoxFuture;
 use holdfast_api::lease::{Claim, IPLease, LeaseStatus, MACLease};
 
-pub use allocate::{AllocateError, Allocation, Holder, Request, allocate};
+pub use allocate::{Allocation, Request, allocate};
 pub use file::{FileStore, OpenError};
 pub use quarantine::{QUARANTINED, is_quarantined, sweep};
+pub use refusal::{AllocateError, Holder};
 pub use status::{Place, bind, release, unbind};
 pub use usage::usage;
 
