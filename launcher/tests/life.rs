@@ -135,7 +135,7 @@ fn a_crash_is_a_failure() {
     };
     assert!(!end.succeeded && end.reason == "Crashed", "{end:?}");
     let (status, recorded) = sandbox.end();
-    assert!(status.success(), "{status}");
+    assert_eq!(status.code(), Some(1), "{status}");
     assert_eq!(recorded["reason"], "Crashed");
 }
 
@@ -214,7 +214,7 @@ fn a_start_that_failed_can_be_tried_again() {
     assert!(matches!(sandbox.ask(Request::Pause), Response::Done));
     sandbox.kill(sandbox.pid, Signal::SIGTERM);
     let (status, recorded) = sandbox.end();
-    assert!(status.success(), "{status}\n{}", sandbox.log());
+    assert_eq!(status.code(), Some(1), "{status}\n{}", sandbox.log());
     assert_eq!(recorded["reason"], "Destroyed", "{recorded}");
 }
 

@@ -85,7 +85,8 @@ s.connect(sys.argv[1])
 body = sys.argv[2].encode()
 try:
     s.sendall(len(body).to_bytes(4, "big") + body)
-    print(s.recv(4096)[4:].decode() or "nothing")
+    # The length may come before the rest.
+    print(s.makefile("rb").read()[4:].decode() or "nothing")
 except (BrokenPipeError, ConnectionResetError):
     print("nothing")
 "#;
