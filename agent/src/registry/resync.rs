@@ -17,16 +17,14 @@ use crate::netns::NetnsId;
 use holdfast_ipam::leases::{self, LeaseKind, NODE_LABEL};
 
 /// Until the next round where something is not as it shall be; twice as long with each, up to the usual time.
-const SOON: Duration = Duration::from_millis(500);
+const SOON: Duration = Duration::from_millis(200);
 
 /// Runs rounds until `stop`, the first one at once.
 pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: CancellationToken) {
     let mut soon = SOON;
     loop {
         // Before the round, so that nothing is missed between the round and the wait.
-        let returned = context.wiring.switch_returned();
-        tokio::pin!(returned);
-        let _ = futures::poll!(&mut returned);
+        let switch = context.wiring.watch_switch().await;
         registry.take_notes(&context.options.run).await;
         drop_dead(&registry).await;
         drop_strays(&context, &registry).await;
@@ -40,8 +38,8 @@ pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: C
         soon = if converged { SOON } else { soon.saturating_mul(2) };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = &mut returned => {
-                tracing::info!("Open vSwitch has come back: comparing everything");
+            () = switch.over() => {
+                tracing::info!("Open vSwitch has ended, or come back: comparing everything");
                 soon = SOON;
             }
             () = tokio::time::sleep(pause) => {}

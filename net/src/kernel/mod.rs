@@ -18,6 +18,7 @@ mod ovsdb;
 mod rehearsal;
 mod tap;
 mod view;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -33,6 +34,7 @@ pub use self::error::{StepError, WiringError};
 use self::netns::Namespace;
 use self::ovsdb::Ovs;
 pub use self::rehearsal::{RehearsalError, rehearse};
+pub use self::watch::SwitchWatch;
 use crate::desired::{DesiredState, Netns};
 use crate::mark::{DOOMED_LINK_GROUP, LINK_GROUP, Mark};
 use crate::model::{AttachmentId, IfName, PodInterface, StaticRoute};
@@ -199,15 +201,6 @@ impl Wiring {
         };
         names.sort();
         Ok(names)
-    }
-
-    /// Returns when Open vSwitch's database has come back: the switch behind it may have forgotten what it was told.
-    /// Never where there is none.
-    pub async fn switch_returned(&self) {
-        match &self.ovs {
-            Some(ovs) => ovs.connected_anew().await,
-            None => std::future::pending().await,
-        }
     }
 
     /// The attachments of which the host has anything, by our marks, sorted.

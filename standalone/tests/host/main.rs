@@ -174,9 +174,11 @@ fn a_guest_speaks_for_itself_alone() {
         world.answers("192.0.2.10");
         if security == "true" {
             // It forgets its flows with each end.
-            world.restart_switch();
-            eventually("the switch is told again", SOON, || (world.flows().len() > 10).then_some(()));
-            world.answers("192.0.2.10");
+            for with_database in [true, false] {
+                world.restart_switch(with_database);
+                eventually("the switch is told again", SOON, || (world.flows().len() > 10).then_some(()));
+                world.answers("192.0.2.10");
+            }
         }
         console.close();
         world.must(&["delete", "vm", name]);

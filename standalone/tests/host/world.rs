@@ -129,17 +129,27 @@ impl World {
         let at = |name: &str| folder.join(name).display().to_string();
         self.daemon("ovsdb-server", &[&at("conf.db"), &format!("--remote=punix:{}", at("db.sock"))]);
         eventually("ovsdb-server listens", LONG, || folder.join("db.sock").exists().then_some(()));
-        self.daemon("ovs-vswitchd", &[&format!("unix:{}", at("db.sock"))]);
+        self.start_vswitchd();
     }
 
-    /// Both daemons of the switch die, and come back.
-    pub fn restart_switch(&mut self) {
-        for mut daemon in self.switch.drain(..).rev() {
+    fn start_vswitchd(&mut self) {
+        let socket = self.folder.path().join("ovs/db.sock");
+        self.daemon("ovs-vswitchd", &[&format!("unix:{}", socket.display())]);
+    }
+
+    /// The switch dies, alone or with its database, and comes back.
+    pub fn restart_switch(&mut self, with_database: bool) {
+        let first = usize::from(!with_database);
+        for mut daemon in self.switch.drain(first..).rev() {
             daemon.kill().unwrap();
             daemon.wait().unwrap();
         }
-        fs::remove_file(self.folder.path().join("ovs/db.sock")).ok();
-        self.start_switch();
+        if with_database {
+            fs::remove_file(self.folder.path().join("ovs/db.sock")).unwrap();
+            self.start_switch();
+        } else {
+            self.start_vswitchd();
+        }
     }
 
     /// The flows of `br-lan`.

@@ -7,8 +7,10 @@ pub(super) const HEADER: usize = 8;
 /// Types of messages.
 pub(super) const HELLO: u8 = 0;
 pub(super) const ERROR: u8 = 1;
+pub(super) const ECHO_REQUEST: u8 = 2;
 pub(super) const EXPERIMENTER: u8 = 4;
 pub(super) const MULTIPART_REPLY: u8 = 19;
+const ECHO_REPLY: u8 = 3;
 const FLOW_MOD: u8 = 14;
 const MULTIPART_REQUEST: u8 = 18;
 
@@ -44,6 +46,11 @@ fn message(kind: u8, id: u32, body: &[u8]) -> Vec<u8> {
 
 pub(super) fn hello() -> Vec<u8> {
     message(HELLO, 0, &[])
+}
+
+/// The answer to an ECHO_REQUEST with this body, by whom nobody waits for its id.
+pub(super) fn echo_reply(body: &[u8]) -> Vec<u8> {
+    message(ECHO_REPLY, 0, body)
 }
 
 /// Asks for our flows of a port.

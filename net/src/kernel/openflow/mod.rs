@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use self::message::{ERROR, EXPERIMENTER, HEADER, HELLO, MULTIPART_REPLY};
+use self::message::{ECHO_REQUEST, ERROR, EXPERIMENTER, HEADER, HELLO, MULTIPART_REPLY};
 use super::error::StepError;
 use crate::security::flows::Flow;
 
@@ -21,8 +21,13 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const REQUEST: u32 = 1;
 
 /// A connection to a bridge.
-struct Connection {
+pub(super) struct Connection {
     stream: UnixStream,
+}
+
+/// Connects to a bridge.
+pub(super) async fn connect(folder: &Path, bridge: &str) -> Result<Connection, StepError> {
+    within(Connection::open(folder, bridge), bridge).await
 }
 
 /// The cookies of our flows of a port.
@@ -74,15 +79,30 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Returns when the switch ends the connection.
+    pub(super) async fn over(&mut self) {
+        while let Ok((kind, body)) = self.next().await {
+            // It asks whether we are there.
+            if kind == ECHO_REQUEST && self.stream.write_all(&message::echo_reply(&body)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let mut header = [0; HEADER];
+        self.stream.read_exact(&mut header).await?;
+        let [_, kind, high, low, ..] = header;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let mut body = vec![0; length.checked_sub(HEADER).ok_or_else(|| invalid("a message without a header"))?];
+        self.stream.read_exact(&mut body).await?;
+        Ok((kind, body))
+    }
+
     /// The body of the next message of a type. A refusal is an error; what else the switch says is passed over.
     async fn answer(&mut self, wanted: u8) -> io::Result<Vec<u8>> {
         loop {
-            let mut header = [0; HEADER];
-            self.stream.read_exact(&mut header).await?;
-            let [_, kind, high, low, ..] = header;
-            let length = usize::from(u16::from_be_bytes([high, low]));
-            let mut body = vec![0; length.checked_sub(HEADER).ok_or_else(|| invalid("a message without a header"))?];
-            self.stream.read_exact(&mut body).await?;
+            let (kind, body) = self.next().await?;
             match kind {
                 ERROR => return Err(refused(&body)),
                 kind if kind == wanted => return Ok(body),

@@ -16,7 +16,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use self::replica::{Attached, vlan_columns};
-use self::session::{Request, Session, Shared, Version};
+pub(super) use self::session::Version;
+use self::session::{Request, Session, Shared};
 use super::error::StepError;
 use super::openflow;
 use super::view::OvsView;
@@ -79,14 +80,16 @@ impl Ovs {
         }
     }
 
-    /// Returns when a connection was made after this one.
-    pub(super) async fn connected_anew(&self) {
+    /// How many connections there have been, now and from now on.
+    pub(super) fn connections(&self) -> (watch::Receiver<Version>, u64) {
         let mut version = self.version.clone();
         let known = version.borrow_and_update().connections;
-        // The first connection of all is none anew.
-        if version.wait_for(|version| version.connections > known.max(1)).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        (version, known)
+    }
+
+    /// Connects to a bridge.
+    pub(super) async fn connect(&self, bridge: &str) -> Result<openflow::Connection, StepError> {
+        openflow::connect(self.folder(), bridge).await
     }
 
     /// What is; none where there is no Open vSwitch.

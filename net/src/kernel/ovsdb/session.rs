@@ -47,9 +47,9 @@ impl Shared {
 
 /// What the copy is worth: whether it is kept up to date, by which connection, and how many changes it has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Version {
+pub(in crate::kernel) struct Version {
     pub(super) connected: bool,
-    pub(super) connections: u64,
+    pub(in crate::kernel) connections: u64,
     pub(super) changes: u64,
 }
 
