@@ -127,9 +127,10 @@ async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> bo
             true
         }
         Err(error) => {
-            let outcome = Outcome::Failed(crate::chain(&error));
+            let error = crate::chain(&error);
+            let outcome = Outcome::Failed(error.clone());
             if entry.last != outcome {
-                tracing::warn!(attachment = %record.key, error = crate::chain(&error), "an attachment is not as it shall be");
+                tracing::warn!(attachment = %record.key, error, "an attachment is not as it shall be");
             }
             registry.set_outcome(&record.key, outcome);
             false

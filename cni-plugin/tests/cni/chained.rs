@@ -66,6 +66,16 @@ fn check_published(outside: &Netns, pod: &Netns) {
     server.join().unwrap();
 }
 
+/// What the others of the list did is there, CHECK agrees where the version has it, and DEL leaves nothing.
+fn check_to_its_end(host: &Host, runtime: &Runtime, outside: &Netns, pod: &Netns, version: &str) {
+    check_tuned(pod);
+    check_published(outside, pod);
+    if version != "0.3.1" {
+        runtime.done("check", &pod.path);
+    }
+    check_removal(host, runtime, pod);
+}
+
 fn check_tuned(pod: &Netns) {
     assert_eq!(pod.run("cat /proc/sys/net/ipv4/conf/eth0/arp_ignore").trim(), "2");
 }
@@ -145,12 +155,7 @@ fn as_the_primary_before_tuning_and_portmap() {
                 (&json!(1), &json!("192.0.2.1"))
             );
             assert_eq!(result["routes"], json!([{"dst": "0.0.0.0/0", "gw": "192.0.2.1"}]));
-            check_tuned(&pod);
-            check_published(&outside, &pod);
-            if version != "0.3.1" {
-                runtime.done("check", &pod.path);
-            }
-            check_removal(&host, &runtime, &pod);
+            check_to_its_end(&host, &runtime, &outside, &pod, version);
         }
     }
 }
@@ -174,12 +179,7 @@ fn at_a_primary_list_for_what_pods_ask_for() {
             result["interfaces"].as_array().unwrap().iter().map(|interface| interface["name"].as_str().unwrap());
         assert!(names.clone().any(|name| name == "eth0") && names.clone().all(|name| name != "net1"), "{result}");
         assert!(pod.run("ip address show dev net1").contains("192.0.2."));
-        check_tuned(&pod);
-        check_published(&outside, &pod);
-        if version != "0.3.1" {
-            runtime.done("check", &pod.path);
-        }
-        check_removal(&host, &runtime, &pod);
+        check_to_its_end(&host, &runtime, &outside, &pod, version);
     }
 }
 

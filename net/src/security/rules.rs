@@ -162,15 +162,8 @@ const TAGS: [u16; 2] = [0x8100, 0x88a8];
 pub fn rules() -> Vec<Rule> {
     let arp = || ethertype(ETHERTYPE_ARP);
     let (ipv4, ipv6) = (|| ethertype(ETHERTYPE_IPV4), || ethertype(ETHERTYPE_IPV6));
-    let [from_server, to_client] = [
-        Check::Is(SOURCE_PORT, DHCP_SERVER.to_be_bytes().into()),
-        Check::Is(DESTINATION_PORT, DHCP_CLIENT.to_be_bytes().into()),
-    ];
-    let from_ipv6_server = Check::Is(SOURCE_PORT, DHCPV6_SERVER.to_be_bytes().into());
-    let (from_client, to_server) = (
-        Check::Is(SOURCE_PORT, DHCP_CLIENT.to_be_bytes().into()),
-        Check::Is(DESTINATION_PORT, DHCP_SERVER.to_be_bytes().into()),
-    );
+    let from = |port: u16| Check::Is(SOURCE_PORT, port.to_be_bytes().into());
+    let to = |port: u16| Check::Is(DESTINATION_PORT, port.to_be_bytes().into());
     let udp = || Check::Protocol(PROTOCOL_UDP);
     let (unspecified4, unspecified6) = (|| Check::Is(IPV4_SOURCE, vec![0; 4]), || Check::Is(IPV6_SOURCE, vec![0; 16]));
     let foreign_mac = || Check::With(ND_MAC, Set::Sources, false);
@@ -180,9 +173,9 @@ pub fn rules() -> Vec<Rule> {
     ];
     rules.extend(TAGS.map(|tag| lost("vlan tag", [ethertype(tag)])));
     rules.extend([
-        lost("dhcp server", [ipv4(), udp(), from_server]),
-        lost("dhcp server", [ipv4(), udp(), to_client]),
-        lost("dhcpv6 server", [ipv6(), udp(), from_ipv6_server]),
+        lost("dhcp server", [ipv4(), udp(), from(DHCP_SERVER)]),
+        lost("dhcp server", [ipv4(), udp(), to(DHCP_CLIENT)]),
+        lost("dhcpv6 server", [ipv6(), udp(), from(DHCPV6_SERVER)]),
         lost("router advertisement", icmpv6(ROUTER_ADVERTISEMENT)),
         lost("redirect", icmpv6(REDIRECT)),
         lost("arp mac", [arp(), Check::With(ARP_MAC, Set::Sources, false)]),
@@ -192,7 +185,7 @@ pub fn rules() -> Vec<Rule> {
         passes("any protocol", [Check::Port(Set::Ipv4Limited, false), Check::Port(Set::Ipv6Limited, false)]),
         passes("arp probe", [arp(), Check::Is(ARP_ADDRESS, vec![0; 4])]),
         passes("arp address", [arp(), Check::With(ARP_ADDRESS, Set::Ipv4, true)]),
-        passes("dhcp client", [ipv4(), unspecified4(), udp(), from_client, to_server]),
+        passes("dhcp client", [ipv4(), unspecified4(), udp(), from(DHCP_CLIENT), to(DHCP_SERVER)]),
         passes("ipv4 source", [ipv4(), Check::With(IPV4_SOURCE, Set::Ipv4, true)]),
         passes("duplicate address detection", with(icmpv6(NEIGHBOUR_SOLICITATION), unspecified6())),
         passes("listener report", with(icmpv6(LISTENER_REPORT), unspecified6())),
