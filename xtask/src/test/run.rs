@@ -72,7 +72,7 @@ pub fn suite(suite: &Suite, setting: &Setting) -> Run {
 }
 
 fn run(suite: &Suite, setting: &Setting, lines: &mut Vec<String>) -> Result<()> {
-    // What a test that succeeds prints is shown too: there it says what it skipped.
+    // What a test that succeeds prints is read too: there it says what it skipped.
     let mut child = process::command(workspace::cargo())
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(&suite.selection)
@@ -100,18 +100,27 @@ fn run(suite: &Suite, setting: &Setting, lines: &mut Vec<String>) -> Result<()> 
     Ok(())
 }
 
-/// Prints what comes, and returns its lines at the end.
+/// Prints what comes, without what tests that succeeded printed, and returns all of its lines at the end.
 fn pass_through(output: impl Read + Send + 'static) -> JoinHandle<Vec<String>> {
     std::thread::spawn(move || {
         let mut lines = Vec::new();
+        let mut of_successes = false;
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
-            // A closed terminal is no reason to stop the tests.
-            let _ = writeln!(std::io::stdout(), "{line}");
+            of_successes = is_of_successes(of_successes, &line);
+            if !of_successes {
+                // A closed terminal is no reason to stop the tests.
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
             lines.push(line);
         }
         lines
     })
+}
+
+/// Whether a line is of what stands between `successes:` and the failures or the result, from whether the one before was.
+fn is_of_successes(before: bool, line: &str) -> bool {
+    (before || line == "successes:") && line != "failures:" && !line.starts_with("test result: ")
 }
 
 fn end_group(child: &mut Child) {
@@ -142,6 +151,18 @@ fn count(line: &str, word: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_successes_print_is_left_out() {
+        let lines =
+            ["test a ... ok", "", "successes:", "", "---- a stdout ----", "", "successes:", "    a", "", "failures:"];
+        let shown = lines.iter().scan(false, |before, line| {
+            *before = is_of_successes(*before, line);
+            Some((!*before).then_some(*line))
+        });
+        assert_eq!(shown.flatten().collect::<Vec<_>>(), ["test a ... ok", "", "failures:"]);
+        assert!(!is_of_successes(true, "test result: ok. 1 passed"));
+    }
 
     #[test]
     fn failures_are_found_again() {
