@@ -26,6 +26,7 @@ use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::netns::NetnsId;
 use crate::registry::{self, DiskError, Folder, Registry};
+use crate::repairs::Repairs;
 use crate::vmi::VmiMetrics;
 use crate::workloads::Workloads;
 use crate::{cni, http};
@@ -135,6 +136,7 @@ impl Agent {
             workloads,
             networks,
             metrics: Arc::new(Metrics::default()),
+            repairs: Repairs::default(),
             own_netns: NetnsId::own().map_err(|source| StartError::Io { path: "/proc/self/ns/net".into(), source })?,
             options: Arc::new(options),
         };
@@ -167,6 +169,11 @@ impl Agent {
     /// The node's wiring, shared.
     pub fn wiring(&self) -> Wiring {
         self.context.wiring.clone()
+    }
+
+    /// Tells of what was found changed, and mended.
+    pub fn repairs(&self) -> Repairs {
+        self.context.repairs.clone()
     }
 
     /// What the tasks of this node's VMIs count into, so that `/metrics` tells it.

@@ -12,6 +12,7 @@ use crate::agent::AgentOptions;
 use crate::metrics::Metrics;
 use crate::netns::NetnsId;
 use crate::registry::Record;
+use crate::repairs::Repairs;
 use crate::workloads::Workloads;
 use holdfast_ipam::leases::LeaseStore;
 use holdfast_ipam::network::Networks;
@@ -25,6 +26,7 @@ pub(crate) struct Context {
     pub workloads: Arc<dyn Workloads>,
     pub networks: Networks,
     pub metrics: Arc<Metrics>,
+    pub repairs: Repairs,
     /// The node's labels as they are now.
     pub node_labels: watch::Receiver<Arc<BTreeMap<String, String>>>,
     /// The agent's own namespace: no pod's.

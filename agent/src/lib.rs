@@ -17,6 +17,7 @@ pub mod kvm;
 mod metrics;
 pub mod netns;
 pub mod registry;
+pub mod repairs;
 pub mod vmi;
 pub mod workloads;
 

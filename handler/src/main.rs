@@ -16,6 +16,7 @@ mod networks;
 mod nics;
 mod options;
 mod pods;
+mod repairs;
 mod run;
 mod server;
 mod vmi;

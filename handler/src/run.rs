@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::follow::{Change, follow};
 use crate::leases::NodeLeases;
-use crate::network_status;
 use crate::networks::{Definitions, Underlays, read_labels, write_labels};
 use crate::nics::Nics;
 use crate::options::Options;
@@ -35,6 +34,7 @@ use crate::pods::{Pod, Pods};
 use crate::server::{Serving, serve};
 use crate::vmi::{Node, Running, Vmis, supervise};
 use crate::workloads::NodeWorkloads;
+use crate::{network_status, repairs};
 
 /// How long the parts may take to end.
 const ENDING: Duration = Duration::from_secs(15);
@@ -86,6 +86,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             wiring: agent.wiring(),
             emulation: !verdict.is_usable(),
             timing: Timing::default(),
+            repairs: agent.repairs(),
             metrics: agent.vmi_metrics(),
             capabilities: Arc::new(read_capabilities(&options.capabilities)),
         },
@@ -100,6 +101,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     roles.spawn("virtual machine instances", follow_vmis(client.clone(), options.node.clone(), vmis));
     roles.spawn("networks", follow_networks(client.clone(), definitions, underlays));
     roles.spawn("node", follow_labels(client.clone(), options.node.clone(), options.state.clone(), Arc::clone(&agent)));
+    roles.spawn("repairs", repairs::tell(agent.repairs().heard(), pods.clone(), events.clone()));
     roles.spawn("network status", network_status::write_all(client.clone(), pods, joined_seen, stop.clone()));
     roles.spawn("supervisor", supervise(node, stop.clone()));
     let (settings, settings_seen) = watch::channel(Arc::new(Settings::default()));

@@ -99,6 +99,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             emulation: !kvm,
             capabilities: Arc::default(),
             timing: Timing::default(),
+            repairs: agent.repairs(),
             metrics: agent.vmi_metrics(),
         },
         pods,

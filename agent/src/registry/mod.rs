@@ -211,6 +211,13 @@ impl Registry {
         self.state().entries.values().cloned().collect()
     }
 
+    /// The entries that nobody works on just now.
+    pub fn entries_at_rest(&self) -> Vec<Entry> {
+        let state = self.state();
+        let at_rest = |entry: &&Entry| !state.busy.contains(&Work::Key(entry.record.key.clone()));
+        state.entries.values().filter(at_rest).cloned().collect()
+    }
+
     /// How many attachments there are.
     pub fn len(&self) -> usize {
         self.state().entries.len()

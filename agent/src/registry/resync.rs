@@ -1,5 +1,5 @@
-//! Comparing everything with the kernel: at the start, when Open vSwitch has come back, and every few seconds; sooner
-//! where something is not as it shall be.
+//! Comparing everything with the kernel: at the start and every few seconds; sooner where something is not as it shall
+//! be. In between, the attachments alone, whenever something changes.
 //!
 //! In this order: notes of DELs, attachments whose namespace is gone, devices of ours that nobody owns, drift
 //! of the rest, leases of pods that are gone, leases that do not say where they are in use, quarantine. Each round is complete in itself; what fails in one is
@@ -9,26 +9,38 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_net::desired::DesiredState;
+use holdfast_net::kernel::{Changes, Place};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Outcome, Registry};
 use crate::context::Context;
 use crate::netns::NetnsId;
+use crate::repairs::Repair;
 use holdfast_ipam::leases::{self, LeaseKind, NODE_LABEL};
 
 /// Until the next round where something is not as it shall be; twice as long with each, up to the usual time.
 const SOON: Duration = Duration::from_millis(200);
+/// From a change to the comparison that it leads to: changes come in groups.
+const GATHER: Duration = Duration::from_millis(20);
+/// How many times as long as a comparison took nothing is compared after it, so that others' changes, however many, cost
+/// a tenth of a CPU at most.
+const REST: u32 = 10;
+/// The shortest and the longest such rest.
+const RESTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
 /// Runs rounds until `stop`, the first one at once.
 pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: CancellationToken) {
     let mut soon = SOON;
+    let mut changes = context.wiring.changes();
     loop {
-        // Before the round, so that nothing is missed between the round and the wait.
-        let switch = context.wiring.watch_switch().await;
+        // The round sees what changed before it.
+        changes.forget();
         registry.take_notes(&context.options.run).await;
         drop_dead(&registry).await;
         drop_strays(&context, &registry).await;
         let converged = repair(&context, &registry).await;
+        drop_stray_flows(&context).await;
         release_orphans(&context, &registry).await;
         note_places(&context, &registry).await;
         if let Err(error) = leases::sweep(&*context.leases, context.options.quarantine).await {
@@ -38,11 +50,40 @@ pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: C
         soon = if converged { SOON } else { soon.saturating_mul(2) };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = switch.over() => {
-                tracing::info!("Open vSwitch has ended, or come back: comparing everything");
-                soon = SOON;
-            }
-            () = tokio::time::sleep(pause) => {}
+            () = heal(&context, &registry, &mut changes, Instant::now() + pause, soon) => {}
+        }
+    }
+}
+
+/// Compares all attachments when something changes, until the next round: at `end`, or `soon` after a comparison whose
+/// findings could not be mended.
+async fn heal(context: &Context, registry: &Registry, changes: &mut Changes, mut end: Instant, soon: Duration) {
+    let mut ours = places(context, registry).await;
+    while let Ok(place) = timeout_at(end, changes.next()).await {
+        if matches!(place, Place::Namespace(_)) && !ours.contains(&place) {
+            continue;
+        }
+        sleep(GATHER).await;
+        changes.forget();
+        let begin = Instant::now();
+        if !repair(context, registry).await {
+            end = end.min(Instant::now() + soon);
+        }
+        drop_stray_flows(context).await;
+        // Whatever came or went is told of in the host's namespace, too.
+        ours = places(context, registry).await;
+        sleep_until(Instant::now() + (begin.elapsed() * REST).clamp(RESTS.0, RESTS.1)).await;
+    }
+}
+
+/// Where the pods' ends of the attachments are.
+async fn places(context: &Context, registry: &Registry) -> BTreeSet<Place> {
+    let namespaces = registry.entries().into_iter().map(|entry| entry.record.attachment.netns).collect();
+    match context.wiring.places_of(namespaces).await {
+        Ok(places) => places.into_iter().collect(),
+        Err(error) => {
+            tracing::warn!(error = crate::chain(&error), "changes in pods are found at the next round only");
+            BTreeSet::new()
         }
     }
 }
@@ -83,10 +124,19 @@ async fn drop_strays(context: &Context, registry: &Registry) {
     }
 }
 
+async fn drop_stray_flows(context: &Context) {
+    match context.wiring.drop_stray_flows().await {
+        Ok(0) => {}
+        Ok(ports) => tracing::info!(ports, "removed flows of ours of ports that somebody else took away"),
+        Err(error) => tracing::debug!(error = crate::chain(&error), "failed to look for flows of ours without a port"),
+    }
+}
+
 /// Compares all attachments in one look, and mends them one by one where that finds something. Whether all are as they
 /// shall be in the end.
 async fn repair(context: &Context, registry: &Registry) -> bool {
-    let entries = registry.entries();
+    // Those that are being worked on are looked at when that has ended: it changes something, or there is nothing to see.
+    let entries = registry.entries_at_rest();
     let merged =
         entries.iter().try_fold(DesiredState::default(), |all, entry| all.merge(context.desired(&entry.record)));
     let converged = match &merged {
@@ -121,7 +171,10 @@ async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> bo
             let outcome = if ops.is_empty() { Outcome::Converged } else { Outcome::Repaired(ops) };
             if let Outcome::Repaired(ops) = &outcome {
                 context.metrics.repairs.inc();
-                tracing::warn!(attachment = %record.key, ops = ops.join("; "), "an attachment had drifted");
+                let what = ops.join("; ");
+                tracing::warn!(attachment = %record.key, ops = what, "an attachment had drifted");
+                let (container_id, pod_uid) = (record.key.container_id.clone(), record.pod_uid.clone());
+                context.repairs.tell(Repair { container_id, pod_uid, what });
             }
             registry.set_outcome(&record.key, outcome);
             true

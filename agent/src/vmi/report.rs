@@ -17,6 +17,8 @@ pub struct VmiReport {
     pub failure: Option<Failure>,
     /// Grace of the shutdown that the launcher was told of, in seconds.
     pub stopping: Option<u64>,
+    /// How often something of its network was found changed, and mended, since the task began; and what it was last.
+    pub repairs: (u64, String),
     /// Process id of the launcher while it is connected.
     pub launcher_pid: Option<u32>,
 }
@@ -54,6 +56,7 @@ impl Default for VmiReport {
             nics: Vec::new(),
             failure: None,
             stopping: None,
+            repairs: (0, String::new()),
             launcher_pid: None,
         }
     }

@@ -16,6 +16,8 @@ use tracing::Instrument;
 
 use super::launcher::{Launcher, LauncherError};
 use super::worker::Worker;
+use crate::repairs::Repairs;
+
 use super::{Capabilities, VmiInput, VmiReport, Wanted};
 
 /// What all tasks of a node share.
@@ -29,6 +31,8 @@ pub struct VmiContext {
     pub emulation: bool,
     /// What is known of QEMU here, for launchers.
     pub capabilities: Arc<Capabilities>,
+    /// Tells of repairs of its attachments.
+    pub repairs: Repairs,
     /// Deadlines and intervals.
     pub timing: Timing,
     /// What is counted.

@@ -14,6 +14,7 @@ use holdfast_net::model::{Binding, BindingMethod, GuestNic};
 use super::nics::{self, NicError};
 use super::record::{self, PodInterfaces, RecordError};
 use super::{NicReport, VmiInput, chain};
+use crate::context::Context;
 
 /// Why a VMI's NICs are not wired.
 #[derive(Debug, thiserror::Error)]
@@ -76,12 +77,12 @@ pub struct Wired {
     pub reports: Vec<NicReport>,
 }
 
-/// Brings the bindings of a VMI about. Returns them with the number of steps that had to be done; none where all was
-/// in place.
+/// Brings the bindings of a VMI about. Returns them with the steps that had to be done; none where all was in
+/// place.
 ///
 /// # Errors
 /// What was done by then stays, for the next attempt.
-pub async fn wire(wiring: &Wiring, state: &Path, input: &VmiInput) -> Result<(Wired, usize), WireError> {
+pub async fn wire(wiring: &Wiring, state: &Path, input: &VmiInput) -> Result<(Wired, Vec<String>), WireError> {
     let sandbox = &input.sandbox;
     let mut pods = record::load(state, &sandbox.id)?;
     let known = pods.len();
@@ -102,7 +103,7 @@ pub async fn wire(wiring: &Wiring, state: &Path, input: &VmiInput) -> Result<(Wi
         // Before the first op: it takes away what has just been read.
         save(state, &sandbox.id, pods).await?;
     }
-    let done = wiring.reconcile(&desired).await?.done.len();
+    let done = Context::ops(&wiring.reconcile(&desired).await?);
     let reports = bindings.iter().zip(&nics).map(|(binding, nic)| report(binding, nic)).collect();
     Ok((Wired { nics, reports }, done))
 }

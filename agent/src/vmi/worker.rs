@@ -13,6 +13,7 @@ use std::time::Duration;
 use holdfast_agent_api::launcher::{DomainState, Event, Failure, FailureClass, FinalState, Request};
 use holdfast_agent_api::launcher::{Response, Sync};
 use holdfast_api::kubevirt::VirtualMachineInstanceSpec;
+use holdfast_net::kernel::{Changes, Place, Wiring};
 use holdfast_net::model::GuestNic;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -20,11 +21,17 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::launcher::{Launcher, LauncherError, Process, Watch};
 use super::wire::{self, Wired};
 use crate::beneath;
+use crate::repairs::{Heard, Repair};
 
 use super::{NicInput, VmiContext, VmiInput, VmiReport, Wanted};
 
 /// More than this a launcher has not to say in the end, in bytes.
 const LONGEST_LAST_WORDS: u64 = 64 << 10;
+
+/// From a change in the pod to the look at its wiring: changes come in groups.
+const GATHER: Duration = Duration::from_millis(50);
+/// How many times as long as a look took there is none after it, and at least how long.
+const REST: (u32, Duration) = (10, Duration::from_millis(200));
 
 /// How long a sandbox that ends may go on after its launcher.
 const SUCCESSION: Duration = Duration::from_millis(500);
@@ -88,6 +95,12 @@ pub struct Worker {
     wired_for: Option<(VirtualMachineInstanceSpec, Vec<NicInput>)>,
     wired: Option<Wired>,
     wiring: Attempt,
+    changes: Changes,
+    /// Where changes are the pod's; unknown until it is wired.
+    place: Option<Place>,
+    /// When changes lead to another look at the wiring, at the earliest.
+    rested: Instant,
+    repairs: Heard,
     job: Option<(SyncKey, SyncJob)>,
     synced: Option<SyncKey>,
     sync: Attempt,
@@ -100,6 +113,10 @@ impl Worker {
     /// A loop that knows nothing yet.
     pub fn new(context: VmiContext, input: watch::Receiver<VmiInput>, report: watch::Sender<VmiReport>) -> Self {
         Self {
+            changes: context.wiring.changes(),
+            place: None,
+            rested: Instant::now(),
+            repairs: context.repairs.heard(),
             context,
             input,
             report,
@@ -135,6 +152,8 @@ impl Worker {
                 result = finished(self.job.as_mut()) => self.synced(result),
                 () = exited(self.process.as_ref()) => self.ended().await,
                 changed = self.input.changed() => if changed.is_err() { return },
+                repair = self.repairs.next() => self.repaired(repair),
+                () = changed(&mut self.changes, self.place) => self.disturbed(),
                 () = sleep_until(wake) => {}
             }
         }
@@ -235,12 +254,16 @@ impl Worker {
         if !changed && !self.wiring.is_due() {
             return;
         }
+        let begin = Instant::now();
         match wire::wire(&self.context.wiring, &self.context.state, input).await {
             Ok((wired, steps)) => {
-                if steps > 0 && !changed && self.wiring.failure.is_none() {
-                    tracing::warn!(steps, "repaired the VMI's wiring, which somebody else had changed");
-                    self.context.metrics.drift_repairs.inc_by(steps as u64);
+                if !steps.is_empty() && !changed && self.wiring.failure.is_none() {
+                    self.context.metrics.drift_repairs.inc_by(steps.len() as u64);
+                    let what = steps.join("; ");
+                    tracing::warn!(what, "repaired the VMI's wiring, which somebody else had changed");
+                    self.tell(|report| report.repairs = (report.repairs.0 + 1, what));
                 }
+                self.place = place_of(&self.context.wiring, &input.sandbox.netns).await;
                 self.tell(|report| report.nics.clone_from(&wired.reports));
                 self.wired = Some(wired);
                 self.wiring.succeeded(self.context.timing.check);
@@ -248,6 +271,21 @@ impl Worker {
             Err(error) => self.wiring.failed(error.failure(), &self.context),
         }
         self.wired_for = Some(made_of);
+        self.rested = Instant::now() + (begin.elapsed() * REST.0).max(REST.1);
+    }
+
+    /// Something in the pod may have changed.
+    fn disturbed(&mut self) {
+        if self.wiring.failure.is_none() {
+            self.wiring.at = self.wiring.at.min(self.rested.max(Instant::now() + GATHER));
+        }
+    }
+
+    /// Something of its attachments was mended.
+    fn repaired(&self, repair: Repair) {
+        if repair.container_id == self.input.borrow().sandbox.id {
+            self.tell(|report| report.repairs = (report.repairs.0 + 1, repair.what));
+        }
     }
 
     /// Tells the launcher what to run, unless it knows.
@@ -412,6 +450,22 @@ async fn next_event(watch: Option<&mut Watch>) -> Option<Event> {
     match watch {
         Some(watch) => watch.next().await,
         None => pending().await,
+    }
+}
+
+/// Where changes are those of a pod.
+async fn place_of(wiring: &Wiring, netns: &Path) -> Option<Place> {
+    let places = wiring.places_of(vec![netns.to_owned()]).await;
+    places.inspect_err(|error| tracing::warn!(%error, "changes in a pod are found at the next look only")).ok()?.pop()
+}
+
+/// Returns when something may have changed in this place.
+async fn changed(changes: &mut Changes, there: Option<Place>) {
+    loop {
+        let place = changes.next().await;
+        if place == Place::Anywhere || Some(place) == there {
+            return;
+        }
     }
 }
 

@@ -108,6 +108,8 @@ pub struct Host {
     agent: Option<Agent>,
     pub leases: Option<FileStore>,
     pub networks: Networks,
+    /// How often its agent compares everything with the kernel.
+    pub resync: Duration,
     ovs: Option<Ovs>,
     pub netns: Netns,
     // Last, as the namespace is bound in it.
@@ -122,7 +124,8 @@ impl Host {
         netns.run("ip link add br0 type bridge");
         netns.run("ip link set br0 up");
         let (_, networks) = watch::channel(Arc::new(BTreeMap::new()));
-        Self { folder, netns, runtime: None, agent: None, leases: None, networks, ovs: None }
+        let resync = Duration::from_millis(200);
+        Self { folder, netns, runtime: None, agent: None, leases: None, networks, resync, ovs: None }
     }
 
     /// A node with an agent.
@@ -135,9 +138,14 @@ impl Host {
     /// A node with an agent and an OVS bridge `ovs0`.
     pub fn with_ovs() -> Self {
         let mut host = Self::new();
-        host.ovs = Some(Ovs::on(&host));
+        host.add_ovs();
         host.start();
         host
+    }
+
+    /// Gives it an OVS bridge `ovs0`, before its agent starts.
+    pub fn add_ovs(&mut self) {
+        self.ovs = Some(Ovs::on(self));
     }
 
     pub fn ovs(&self) -> &Ovs {
@@ -151,6 +159,11 @@ impl Host {
     /// Starts it again, on the database that it had.
     pub fn start_ovs(&mut self) {
         self.ovs.as_mut().unwrap().start(&self.netns);
+    }
+
+    /// The same, on an empty one: what a node has after somebody removed the file.
+    pub fn start_ovs_anew(&mut self) {
+        self.ovs.as_mut().unwrap().start_anew(&self.netns);
     }
 
     /// Removes the bridge that networks on this backend name.
@@ -199,7 +212,7 @@ impl Host {
             ovsdb: self.ovs.as_ref().map(Ovs::socket),
             http: Some(HttpAddress::Unix(self.http())),
             quarantine: Duration::from_millis(300),
-            resync: Duration::from_millis(200),
+            resync: self.resync,
         };
         let store = store(leases.clone());
         eventually("the agent starts", || {

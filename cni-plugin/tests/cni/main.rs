@@ -25,6 +25,7 @@
 //! - Replaced while it runs: `again::the_plugin_is_replaced_while_it_runs`.
 //! - A full pool: `edges::a_full_pool_fails_add_and_not_status`.
 //! - Fifty containers at once, and in disorder: `load`.
+//! - Changed behind our back: `healing`.
 //! - In lists, before and behind the reference plugins: `chained`, `annotated`. Its results: `result`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -35,6 +36,7 @@ mod chained;
 mod cnitool;
 mod crash;
 mod edges;
+mod healing;
 mod host;
 mod load;
 mod ovs;

@@ -16,15 +16,33 @@ impl Ovs {
     pub fn on(host: &Host) -> Self {
         let folder = host.folder.path().join("ovs");
         fs::create_dir(&folder).unwrap();
-        let database = folder.join("conf.db");
+        let mut ovs = Self { folder, daemons: Vec::new() };
+        ovs.start_anew(&host.netns);
+        ovs
+    }
+
+    /// Starts its daemons on an empty database, and makes the bridge.
+    pub fn start_anew(&mut self, netns: &Netns) {
+        let database = self.folder.join("conf.db");
+        let _ = fs::remove_file(&database);
         let made = Command::new("ovsdb-tool").arg("create").arg(&database).arg(SCHEMA).status().unwrap();
         assert!(made.success());
-        let mut ovs = Self { folder, daemons: Vec::new() };
-        ovs.start(&host.netns);
-        let bridge = "--timeout=15 add-br ovs0 -- set bridge ovs0 datapath_type=netdev";
-        ovs.vsctl(bridge).unwrap();
-        host.netns.run("ip link set ovs0 up");
-        ovs
+        self.start(netns);
+        self.add_bridge(netns);
+    }
+
+    /// Makes the bridge.
+    pub fn add_bridge(&self, netns: &Netns) {
+        self.vsctl("--timeout=15 add-br ovs0 -- set bridge ovs0 datapath_type=netdev").unwrap();
+        netns.run("ip link set ovs0 up");
+    }
+
+    /// Asks the bridge's switch.
+    pub fn ofctl(&self, verb: &str, rest: &str) -> String {
+        let mut command = Command::new("ovs-ofctl");
+        command.args(["-O", "OpenFlow13", verb]).arg(format!("unix:{}/ovs0.mgmt", self.folder.display()));
+        let output = command.args(rest.split_whitespace()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Starts its daemons, on the database that is there.

@@ -4,6 +4,7 @@
 //! of its own that ends with the reconciliation; every call has a deadline.
 
 mod apply;
+mod changes;
 mod dhcp_socket;
 mod error;
 mod ethtool;
@@ -18,7 +19,6 @@ mod ovsdb;
 mod rehearsal;
 mod tap;
 mod view;
-mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -30,11 +30,11 @@ use std::sync::Arc;
 use tokio::sync::RwLock;
 
 use self::apply::Executors;
+pub use self::changes::{Changes, Place};
 pub use self::error::{StepError, WiringError};
-use self::netns::Namespace;
+use self::netns::{Inside, Namespace};
 use self::ovsdb::Ovs;
 pub use self::rehearsal::{RehearsalError, rehearse};
-pub use self::watch::SwitchWatch;
 use crate::desired::{DesiredState, Netns};
 use crate::mark::{DOOMED_LINK_GROUP, LINK_GROUP, Mark};
 use crate::model::{AttachmentId, IfName, PodInterface, StaticRoute};
@@ -80,6 +80,7 @@ pub struct Wiring {
     /// Held for reading while something is wired, for writing while what is shared and unused is removed: else a bridge
     /// might go between the moment a port was planned for it and the moment it is made.
     shared: Arc<RwLock<()>>,
+    changes: Arc<changes::Source>,
 }
 
 /// The namespaces of one reconciliation.
@@ -98,7 +99,29 @@ impl Wiring {
         let WiringOptions { ovsdb } = options;
         let host = File::open("/proc/thread-self/ns/net")
             .map_err(|source| WiringError::Enter { netns: Netns::Host, source })?;
-        Ok(Self { host: Arc::new(host), ovs: ovsdb.map(Ovs::start), shared: Arc::default() })
+        let ovs = ovsdb.map(Ovs::start);
+        let changes = changes::Source::start(ovs.as_ref());
+        Ok(Self { host: Arc::new(host), ovs, shared: Arc::default(), changes })
+    }
+
+    /// Hears of changes from now on, of ours and of others.
+    pub fn changes(&self) -> Changes {
+        self.changes.changes()
+    }
+
+    /// Where it is that something changes when it changes in these namespaces; nowhere for one that is gone.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub async fn places_of(&self, namespaces: Vec<PathBuf>) -> Result<Vec<Place>, WiringError> {
+        let host = self.enter_one(&Netns::Host).await?;
+        let ask = move |inside: &mut Inside| {
+            let there = namespaces.iter().filter_map(|path| File::open(path).ok());
+            there.map(|handle| changes::number_of(&mut inside.route, &handle).map(Place::Namespace)).collect()
+        };
+        let places: io::Result<_> = host.call(ask).await?;
+        let what = "numbers of namespaces".to_owned();
+        places.map_err(|source| WiringError::Observe { netns: Netns::Host, what, source })
     }
 
     /// Brings about what shall be: observes, plans, applies, and does so until there is nothing left to do.
@@ -215,6 +238,25 @@ impl Wiring {
             owned.extend(ovs.attachments().await.map_err(|source| ovs_error(ovs, source))?);
         }
         Ok(owned.into_iter().collect())
+    }
+
+    /// Removes flows of ours whose port is none of ours any more. How many ports there were.
+    ///
+    /// # Errors
+    /// [`WiringError::Ovs`] where the switch does not answer.
+    pub async fn drop_stray_flows(&self) -> Result<usize, WiringError> {
+        let Some(ovs) = &self.ovs else { return Ok(0) };
+        let strays = async || ovs.stray_flows().await.map_err(|source| ovs_error(ovs, source));
+        if strays().await?.is_empty() {
+            return Ok(0);
+        }
+        // Once more, while nobody makes a port that might have one of the numbers.
+        let _alone = self.shared.write().await;
+        let strays = strays().await?;
+        for (bridge, number) in &strays {
+            ovs.set_flows(bridge, *number, &[]).await.map_err(|source| ovs_error(ovs, source))?;
+        }
+        Ok(strays.len())
     }
 
     /// Observes, plans and applies until the plan is empty. A teardown goes on after a step that failed.

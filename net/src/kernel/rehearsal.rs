@@ -13,6 +13,7 @@ use std::sync::Arc;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
+use super::changes::Source;
 use super::{Wiring, WiringError};
 use crate::attachment;
 use crate::binding::{self, BindingError};
@@ -46,7 +47,7 @@ pub enum RehearsalError {
 /// At the first step that fails.
 pub async fn rehearse() -> Result<(), RehearsalError> {
     let (node, pod) = (namespace()?, namespace()?);
-    let wiring = Wiring { host: Arc::new(node), ovs: None, shared: Arc::default() };
+    let wiring = Wiring { host: Arc::new(node), ovs: None, shared: Arc::default(), changes: Source::silent() };
     let netns = PathBuf::from(format!("/proc/self/fd/{}", pod.as_raw_fd()));
     let ifname: IfName = "eth0".parse()?;
     let mac = MacAddr([2, 0, 0, 0, 0, 1]);

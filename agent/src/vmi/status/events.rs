@@ -52,6 +52,11 @@ pub fn events(vmi: &VirtualMachineInstance, before: &VmiReport, after: &VmiRepor
     {
         tell(OccurrenceKind::Warning, "SyncFailed", &failure.message);
     }
+    if after.repairs.0 > before.repairs.0 {
+        let message =
+            format!("The network of the VirtualMachineInstance had been changed; mended: {}", after.repairs.1);
+        tell(OccurrenceKind::Warning, "NetworkRepaired", &message);
+    }
     match (before.stopping, after.stopping) {
         (None, Some(0)) => tell(OccurrenceKind::Normal, "Deleted", "Signaled Deletion"),
         (None, Some(_)) => tell(OccurrenceKind::Normal, "ShuttingDown", "Signaled Graceful Shutdown"),

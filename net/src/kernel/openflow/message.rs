@@ -24,16 +24,24 @@ const ADD: u8 = 0;
 const DELETE: u8 = 3;
 /// Statistics of single flows.
 const FLOW_STATISTICS: u16 = 1;
-/// Where the cookie is in an entry of them.
+/// Where the cookie is in an entry of them, and the fields that it matches.
 const COOKIE_OFFSET: usize = 24;
+const FIELDS_OFFSET: usize = 52;
+/// Field IN_PORT of the basic class, which a flow of ours matches, and which comes first.
+const IN_PORT: [u8; 4] = [0x80, 0, 0, 4];
+/// Statistics of an experimenter.
+const EXPERIMENTER_STATISTICS: u16 = 0xffff;
 /// ONF as experimenter, and its messages.
 const ONF: u32 = 0x4f4e_4600;
+const FLOW_MONITOR: u32 = 1870;
 const BUNDLE_CONTROL: u32 = 2300;
 const BUNDLE_ADD: u32 = 2301;
 /// Kinds of BundleControl.
 const OPEN: u16 = 0;
 const COMMIT: u16 = 4;
 const COMMITTED: u16 = 5;
+/// What is told of flows: that they are added, deleted and modified; not those that are there, and no actions.
+const MONITORED: u16 = 2 | 4 | 8;
 /// All at once or nothing, in the order given.
 const ATOMIC_ORDERED: u16 = 3;
 
@@ -53,8 +61,8 @@ pub(super) fn echo_reply(body: &[u8]) -> Vec<u8> {
     message(ECHO_REPLY, 0, body)
 }
 
-/// Asks for our flows of a port.
-pub(super) fn ask_flows(id: u32, port: u32) -> Vec<u8> {
+/// Asks for our flows, of one port or of all.
+pub(super) fn ask_flows(id: u32, port: Option<u32>) -> Vec<u8> {
     let mut body = FLOW_STATISTICS.to_be_bytes().to_vec();
     // No flags; table 0.
     body.extend_from_slice(&[0; 6]);
@@ -62,21 +70,41 @@ pub(super) fn ask_flows(id: u32, port: u32) -> Vec<u8> {
     body.extend_from_slice(&[ANY, ANY, [0; 4]].concat());
     body.extend_from_slice(&COOKIE.to_be_bytes());
     body.extend_from_slice(&COOKIE_MASK.to_be_bytes());
-    body.extend_from_slice(&match_of(port, &[]));
+    body.extend_from_slice(&port.map_or_else(any, |port| match_of(port, &[])));
     message(MULTIPART_REQUEST, id, &body)
 }
 
-/// The cookies in an answer, and whether there are more to come; none where it is cut off.
-pub(super) fn read_cookies(body: &[u8]) -> Option<(Vec<u64>, bool)> {
+/// Cookie and port of each flow in an answer, and whether there are more to come; none where it is cut off.
+pub(super) fn read_flows(body: &[u8]) -> Option<(Vec<(u64, Option<u32>)>, bool)> {
     let ([_, _, _, flags, ..], mut rest) = body.split_first_chunk::<8>()?;
-    let mut cookies = Vec::new();
+    let mut flows = Vec::new();
     while !rest.is_empty() {
         let length = u16::from_be_bytes(*rest.first_chunk()?);
         let (entry, behind) = rest.split_at_checked(length.into())?;
-        cookies.push(u64::from_be_bytes(*entry.get(COOKIE_OFFSET..)?.first_chunk()?));
+        let cookie = u64::from_be_bytes(*entry.get(COOKIE_OFFSET..)?.first_chunk()?);
+        let port = entry.get(FIELDS_OFFSET..).and_then(|fields| fields.strip_prefix(&IN_PORT)?.first_chunk());
+        flows.push((cookie, port.map(|port| u32::from_be_bytes(*port))));
         rest = behind;
     }
-    Some((cookies, flags & 1 == 1))
+    Some((flows, flags & 1 == 1))
+}
+
+/// Asks to be told of all flows of table 0, as extension 187 has it.
+pub(super) fn monitor_flows(id: u32) -> Vec<u8> {
+    let mut body = [EXPERIMENTER_STATISTICS.to_be_bytes(), [0; 2], [0; 2], [0; 2]].concat();
+    body.extend_from_slice(&[ONF.to_be_bytes(), FLOW_MONITOR.to_be_bytes()].concat());
+    // The number of the monitor; an empty match; any port; table 0.
+    body.extend_from_slice(&[0; 4]);
+    body.extend_from_slice(&[MONITORED.to_be_bytes(), 4u16.to_be_bytes()].concat());
+    body.extend_from_slice(&[ANY, [0; 4]].concat());
+    body.extend_from_slice(&any());
+    message(MULTIPART_REQUEST, id, &body)
+}
+
+/// Whether what is told of flows tells of one of ours: their cookies are like nothing else.
+pub(super) fn has_flow_of_ours(body: &[u8]) -> bool {
+    let [mark @ .., _, _, _, _] = COOKIE.to_be_bytes();
+    body.windows(mark.len()).any(|window| window == mark)
 }
 
 /// A bundle after which a port has these flows of ours, and no others; its messages in one piece.
@@ -132,6 +160,11 @@ fn output_normal() -> Vec<u8> {
     bytes
 }
 
+/// What matches anything.
+fn any() -> Vec<u8> {
+    [1u16.to_be_bytes(), 4u16.to_be_bytes(), [0; 2], [0; 2]].concat()
+}
+
 /// What matches a port and these fields.
 fn match_of(port: u32, fields: &[Field]) -> Vec<u8> {
     let mut inside = oxm(0, &port.to_be_bytes());
@@ -170,15 +203,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_flow_names_its_port_first() {
+        let mut entry = [64u16.to_be_bytes().as_slice(), &[0; 22], &(COOKIE | 7).to_be_bytes(), &[0; 16]].concat();
+        entry.extend_from_slice(&match_of(9, &[])[..16]);
+        let answer = [&[0, 1, 0, 0, 0, 0, 0, 0], entry.as_slice()].concat();
+        assert_eq!(read_flows(&answer), Some((vec![(COOKIE | 7, Some(9))], false)));
+    }
+
+    #[test]
     fn what_is_cut_off_is_not_read() {
         let mut entry = 32u16.to_be_bytes().to_vec();
         entry.extend_from_slice(&[0; 22]);
         entry.extend_from_slice(&(COOKIE | 7).to_be_bytes());
         let answer = [&[0, 1, 0, 1, 0, 0, 0, 0], entry.as_slice(), &entry].concat();
-        assert_eq!(read_cookies(&answer), Some((vec![COOKIE | 7; 2], true)));
+        assert_eq!(read_flows(&answer), Some((vec![(COOKIE | 7, None); 2], true)));
         for length in [0, 7, 9, 31, answer.len() - 1] {
-            assert_eq!(read_cookies(&answer[..length]), None, "{length}");
+            assert_eq!(read_flows(&answer[..length]), None, "{length}");
         }
-        assert_eq!(read_cookies(&[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(read_flows(&[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 }

@@ -32,20 +32,29 @@ pub(super) async fn connect(folder: &Path, bridge: &str) -> Result<Connection, S
 
 /// The cookies of our flows of a port.
 pub(super) async fn cookies(folder: &Path, bridge: &str, port: u32) -> Result<BTreeSet<u64>, StepError> {
-    let asking = async {
-        let mut bridge = Connection::open(folder, bridge).await?;
-        bridge.stream.write_all(&message::ask_flows(REQUEST, port)).await?;
-        let mut cookies = BTreeSet::new();
-        loop {
-            let body = bridge.answer(MULTIPART_REPLY).await?;
-            let (some, more) = message::read_cookies(&body).ok_or_else(|| invalid("statistics are cut off"))?;
-            cookies.extend(some);
-            if !more {
-                return Ok(cookies);
-            }
+    let flows = within(flows(folder, bridge, Some(port)), bridge).await?;
+    Ok(flows.into_iter().map(|(cookie, _)| cookie).collect())
+}
+
+/// The ports of which there are flows of ours.
+pub(super) async fn ports(folder: &Path, bridge: &str) -> Result<BTreeSet<u32>, StepError> {
+    let flows = within(flows(folder, bridge, None), bridge).await?;
+    Ok(flows.into_iter().filter_map(|(_, port)| port).collect())
+}
+
+/// Cookie and port of our flows.
+async fn flows(folder: &Path, bridge: &str, port: Option<u32>) -> io::Result<Vec<(u64, Option<u32>)>> {
+    let mut bridge = Connection::open(folder, bridge).await?;
+    bridge.stream.write_all(&message::ask_flows(REQUEST, port)).await?;
+    let mut flows = Vec::new();
+    loop {
+        let body = bridge.answer(MULTIPART_REPLY).await?;
+        let (some, more) = message::read_flows(&body).ok_or_else(|| invalid("statistics are cut off"))?;
+        flows.extend(some);
+        if !more {
+            return Ok(flows);
         }
-    };
-    within(asking, bridge).await
+    }
 }
 
 /// Gives a port these flows, and takes our others away, at once.
@@ -79,12 +88,26 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Returns when the switch ends the connection.
-    pub(super) async fn over(&mut self) {
-        while let Ok((kind, body)) = self.next().await {
-            // It asks whether we are there.
-            if kind == ECHO_REQUEST && self.stream.write_all(&message::echo_reply(&body)).await.is_err() {
-                return;
+    /// Asks to be told of flows.
+    pub(super) async fn monitor(&mut self) -> io::Result<()> {
+        self.stream.write_all(&message::monitor_flows(REQUEST)).await
+    }
+
+    /// Returns when something has happened to flows of ours, once that is [`monitor`](Self::monitor)ed.
+    ///
+    /// # Errors
+    /// When the switch ends the connection.
+    pub(super) async fn changed(&mut self) -> io::Result<()> {
+        loop {
+            let (kind, body) = self.next().await?;
+            match kind {
+                // It asks whether we are there.
+                ECHO_REQUEST => self.stream.write_all(&message::echo_reply(&body)).await?,
+                MULTIPART_REPLY if message::has_flow_of_ours(&body) => return Ok(()),
+                // It stops to tell for a while, or goes on: something was left out.
+                EXPERIMENTER => return Ok(()),
+                // A switch that is too old to monitor says so; it still tells of its end.
+                _ => {}
             }
         }
     }

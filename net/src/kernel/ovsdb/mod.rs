@@ -80,11 +80,14 @@ impl Ovs {
         }
     }
 
-    /// How many connections there have been, now and from now on.
-    pub(super) fn connections(&self) -> (watch::Receiver<Version>, u64) {
-        let mut version = self.version.clone();
-        let known = version.borrow_and_update().connections;
-        (version, known)
+    /// What the copy of the database is worth, now and from now on: each change of the database is one of it.
+    pub(super) fn version(&self) -> watch::Receiver<Version> {
+        self.version.clone()
+    }
+
+    /// The bridges with flows of ours, as far as is known.
+    pub(super) fn secured_bridges(&self) -> BTreeSet<String> {
+        self.shared.replica().secured_bridges()
     }
 
     /// Connects to a bridge.
@@ -114,6 +117,19 @@ impl Ovs {
     /// Gives a port these flows of ours, and no others.
     pub(super) async fn set_flows(&self, bridge: &str, number: u32, flows: &[(u64, Flow)]) -> Result<(), StepError> {
         openflow::replace(self.folder(), bridge, number, flows).await
+    }
+
+    /// Bridge and number of each port that has flows of ours, and is none of ours: what is left where somebody else took
+    /// a port away. A bridge that does not answer has none.
+    pub(super) async fn stray_flows(&self) -> Result<Vec<(String, u32)>, StepError> {
+        let mut strays = Vec::new();
+        for bridge in self.bridges().await? {
+            let Ok(ports) = openflow::ports(self.folder(), &bridge).await else { continue };
+            // Known only now: a port is in the database before it has flows.
+            let known = self.shared.replica().secured_numbers(&bridge);
+            strays.extend(ports.difference(&known).map(|port| (bridge.clone(), *port)));
+        }
+        Ok(strays)
     }
 
     /// The attachments that ports of ours name.

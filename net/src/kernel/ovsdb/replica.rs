@@ -103,6 +103,24 @@ impl Replica {
         self.bridges.values().filter_map(|row| text(row, "name").map(str::to_owned)).collect()
     }
 
+    /// The names of the bridges with ports of which we say that they have flows of ours.
+    pub(super) fn secured_bridges(&self) -> BTreeSet<String> {
+        let secured = self.ports.iter().filter(|(_, row)| pair(row, OVS_SECURED).is_some());
+        secured.filter_map(|(uuid, _)| self.bridge_of(uuid)).map(str::to_owned).collect()
+    }
+
+    /// The numbers of the ports of a bridge of which we say that they have flows of ours.
+    pub(super) fn secured_numbers(&self, bridge: &str) -> BTreeSet<u32> {
+        let secured = self.ports.iter().filter(|(_, row)| pair(row, OVS_SECURED).is_some());
+        let here = secured.filter(|(uuid, _)| self.bridge_of(uuid) == Some(bridge));
+        let attached = here.filter_map(|(_, row)| self.attached(text(row, "name")?));
+        let number = |attached| match attached {
+            Attached::Yes(number) => Some(number),
+            Attached::Pending | Attached::Failed(_) => None,
+        };
+        attached.filter_map(number).collect()
+    }
+
     /// What is known of these bridges and ports.
     pub(super) fn observe(&self, bridges: &BTreeSet<String>, ports: &BTreeSet<String>) -> ObservedOvs {
         let bridges = self.bridges.values().filter_map(|row| {
