@@ -74,8 +74,11 @@ pub(super) fn ask_flows(id: u32, port: Option<u32>) -> Vec<u8> {
     message(MULTIPART_REQUEST, id, &body)
 }
 
-/// Cookie and port of each flow in an answer, and whether there are more to come; none where it is cut off.
-pub(super) fn read_flows(body: &[u8]) -> Option<(Vec<(u64, Option<u32>)>, bool)> {
+/// Cookie and port of a flow.
+pub(super) type CookieAndPort = (u64, Option<u32>);
+
+/// Those of each flow in an answer, and whether there are more to come; none where it is cut off.
+pub(super) fn read_flows(body: &[u8]) -> Option<(Vec<CookieAndPort>, bool)> {
     let ([_, _, _, flags, ..], mut rest) = body.split_first_chunk::<8>()?;
     let mut flows = Vec::new();
     while !rest.is_empty() {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use self::message::{ECHO_REQUEST, ERROR, EXPERIMENTER, HEADER, HELLO, MULTIPART_REPLY};
+use self::message::{CookieAndPort, ECHO_REQUEST, ERROR, EXPERIMENTER, HEADER, HELLO, MULTIPART_REPLY};
 use super::error::StepError;
 use crate::security::flows::Flow;
 
@@ -43,7 +43,7 @@ pub(super) async fn ports(folder: &Path, bridge: &str) -> Result<BTreeSet<u32>, 
 }
 
 /// Cookie and port of our flows.
-async fn flows(folder: &Path, bridge: &str, port: Option<u32>) -> io::Result<Vec<(u64, Option<u32>)>> {
+async fn flows(folder: &Path, bridge: &str, port: Option<u32>) -> io::Result<Vec<CookieAndPort>> {
     let mut bridge = Connection::open(folder, bridge).await?;
     bridge.stream.write_all(&message::ask_flows(REQUEST, port)).await?;
     let mut flows = Vec::new();
