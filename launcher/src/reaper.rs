@@ -10,7 +10,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// A launcher that dies again within this time is given up.
+/// A launcher that dies again within this time is given up. The first death is none of its own making, perhaps: a guest
+/// that has just begun outlives it, too.
 const STABLE: Duration = Duration::from_secs(10);
 
 /// Splits this process in two. Returns in the launcher proper; the reaper never returns.
@@ -25,8 +26,8 @@ pub fn split() -> nix::Result<()> {
     }
     let before = SigSet::thread_get_mask()?;
     signals.thread_block()?;
+    let mut died: Option<Instant> = None;
     loop {
-        let started = Instant::now();
         // SAFETY: there is one thread, so the child may do what it likes.
         match unsafe { fork() }? {
             ForkResult::Child => {
@@ -36,8 +37,10 @@ pub fn split() -> nix::Result<()> {
             }
             ForkResult::Parent { child } => match reap_until(child, &signals) {
                 End::Exited(code) => std::process::exit(code),
-                End::Died(signal) if started.elapsed() < STABLE => std::process::exit(128 + signal as i32),
-                End::Died(_) => {}
+                End::Died(signal) if died.is_some_and(|at| at.elapsed() < STABLE) => {
+                    std::process::exit(128 + signal as i32)
+                }
+                End::Died(_) => died = Some(Instant::now()),
             },
         }
     }

@@ -4,15 +4,16 @@
 
 mod console;
 mod kills;
+mod pings;
 mod world;
 
 use std::fs;
-use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use console::Console;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pings::Pings;
 use serde_json::Value;
 use world::{LAN, LONG, World, eventually, vm};
 
@@ -130,18 +131,14 @@ fn succession(world: &World, vmi: &Value) {
 /// holdfastd dies and comes back; the guest answers all the time, and what it wrote to memory is there.
 fn adoption(world: &mut World, vmi: &Value) {
     let launchers = world.launchers();
-    let pings = world
-        .machine
-        .command("busybox")
-        .args(["ping", "-q", "-w", "6", "192.0.2.10"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    world.kill();
-    world.start();
-    let output = pings.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains(" 0% packet loss"), "{text}");
+    let pings = Pings::start(world, "192.0.2.10");
+    for _ in 0..3 {
+        world.kill();
+        world.start();
+    }
+    world.answers("192.0.2.10");
+    let heard = pings.end();
+    assert!(heard.lost == 0 && heard.answers > 20, "{heard:?}");
     assert_eq!(world.launchers(), launchers);
     let adopted = world.running("a", None);
     assert_eq!((uid(&adopted), &adopted["status"]), (uid(vmi), &adopted["status"]));
@@ -176,9 +173,14 @@ fn a_guest_speaks_for_itself_alone() {
         if security == "true" {
             // It forgets its flows with each end.
             for with_database in [true, false] {
+                let pings = Pings::start(&world, "192.0.2.10");
                 world.restart_switch(with_database);
+                let begin = Instant::now();
                 eventually("the switch is told again", SOON, || (world.flows().len() > 10).then_some(()));
+                println!("with the database: {with_database}: told again {:?} after it was started", begin.elapsed());
                 world.answers("192.0.2.10");
+                let heard = pings.end();
+                println!("the guest: {} lost, silent for {:?}", heard.lost, heard.silence);
             }
         }
         console.close();
