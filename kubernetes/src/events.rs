@@ -1,5 +1,7 @@
 //! Events about objects, as `kubectl describe` shows them. Series of the same event are counted, not repeated.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 pub use kube::runtime::events::EventType;
@@ -24,11 +26,30 @@ impl Events {
             type_: kind,
             reason: reason.to_owned(),
             note: Some(note),
-            action: reason.to_owned(),
+            action: action(reason, message),
             secondary: None,
         };
         if let Err(error) = self.0.publish(&event, about).await {
             tracing::warn!(error = crate::chain(&error), reason, "failed to write an event");
         }
+    }
+}
+
+/// What a series goes by besides the reason: the recorder counts another message of the same reason as the first one once
+/// more, and it would never be read.
+fn action(reason: &str, message: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    message.hash(&mut hasher);
+    format!("{reason}-{:08x}", hasher.finish() & 0xffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_message_is_a_series() {
+        assert_eq!(action("Failed", "a"), action("Failed", "a"));
+        assert_ne!(action("Failed", "a"), action("Failed", "b"));
     }
 }

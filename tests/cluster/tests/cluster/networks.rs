@@ -7,7 +7,7 @@ use holdfast_cluster_tests::api::conditions;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::world::{LONG, World, is_true, run, vm};
+use crate::world::{LONG, World, is_true, on_lan, on_node, run, vm};
 
 /// Shorter than a quarantine.
 const AT_ONCE: Duration = Duration::from_secs(45);
@@ -165,5 +165,49 @@ async fn a_running_vm_keeps_its_leases() {
     let after = world.vmi("kept").await.unwrap();
     assert_eq!(after["metadata"]["uid"], runs["metadata"]["uid"]);
     assert!(is_true(&after, "Ready"));
+    world.remove().await;
+}
+
+/// Waits for an event of this object that says what was mended.
+async fn mended(world: &World, about: &Value, what: &str) {
+    let uid = about["metadata"]["uid"].as_str().unwrap();
+    let path = world.path("v1", &format!("events?fieldSelector=involvedObject.uid%3D{uid}%2Creason%3DNetworkRepaired"));
+    let look = async || {
+        let events = world.api.get(&path).await?.unwrap_or_default();
+        let told =
+            events["items"].as_array().is_some_and(|all| all.iter().any(|e| e["message"].to_string().contains(what)));
+        Ok(told.then_some(()))
+    };
+    world.api.until(&format!("an event tells of `{what}`"), AT_ONCE, look).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_changed_on_a_node_is_mended_and_told() {
+    let world = World::new("mended").await;
+    let address = "192.0.2.21";
+    world.post("kubevirt.io/v1", "virtualmachines", &vm("mended", address)).await;
+    let vmi = world.until_vmi("mended", "runs", |vmi| is_true(vmi, "Ready")).await;
+    let node = vmi["status"]["nodeName"].as_str().unwrap();
+    let answers = async || Ok(on_lan(&["ping", "-c1", "-W1", address]).await.ok());
+    world.api.until("the VM answers", LONG, answers).await.unwrap();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plain",
+        "annotations": {"k8s.v1.cni.cncf.io/networks": "lan"}}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "localhost/test/busybox:1", "imagePullPolicy": "IfNotPresent",
+            "command": ["sleep", "3600"]}]}});
+    world.post("v1", "pods", &pod).await;
+    let path = world.path("v1", "pods/plain");
+    let runs = async || Ok(world.api.get(&path).await?.filter(|pod| pod["status"]["phase"] == "Running"));
+    let pod = world.api.until("the pod runs", LONG, runs).await.unwrap();
+
+    // Everybody's ports.
+    let ports = "for p in $(ovs-vsctl list-ports br-lan | grep ^hf); do ovs-vsctl del-port $p; done";
+    on_node(node, &["sh", "-c", ports]).await.unwrap();
+    mended(&world, &vmi, "port hf").await;
+    mended(&world, &pod, "port hf").await;
+    world.api.until("the VM answers again", LONG, answers).await.unwrap();
+    // In the VM's pod, where nothing of the node is seen.
+    let inside = "nsenter -t $(pidof -s qemu-system-x86_64) -n ip link set k6t-eth0 mtu 1300";
+    on_node(node, &["sh", "-c", inside]).await.unwrap();
+    mended(&world, &vmi, "set k6t-eth0 mtu").await;
     world.remove().await;
 }
