@@ -86,6 +86,8 @@ async fn an_outage_of_the_api_server_is_not_noticed() {
         Ok(made.ok().filter(|answer| answer.code == 201))
     };
     world.api.until("a VM can be made again", LONG, create).await.unwrap();
+    // On both nodes, and so the one of the VM that is pinged, too.
+    kill(&world, "virt-handler").await;
     // Controllers, virt-handler and kubelets are back when a new VM runs.
     world.until_vmi("after", "runs", |vmi| is_true(vmi, "Ready")).await;
     pings.none_was_lost().await;
