@@ -143,6 +143,12 @@ impl Program {
         Ok(())
     }
 
+    /// Starts it; its output is dropped. Whoever starts it ends it.
+    pub fn start(mut self) -> Result<Child> {
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.command.spawn().with_context(|| format!("failed to start `{self}`"))
+    }
+
     /// Whether it runs and exits with 0; its output is dropped.
     pub fn succeeds(mut self) -> bool {
         self.command.stdout(Stdio::null()).stderr(Stdio::null());

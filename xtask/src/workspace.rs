@@ -65,6 +65,14 @@ pub fn build_programs(profile: Profile) -> Result<()> {
     build_cni(&profile.folder())
 }
 
+/// Builds holdfastd and the CNI plugin alone, as they are shipped: what wires pods on a host.
+pub fn build_node() -> Result<()> {
+    let (name, folder) = Profile::Release.names();
+    build(&["build", "--package", "holdfast-standalone", "--bins", "--profile", name])?;
+    place(&target().join(folder).join("holdfastd"), &Profile::Release.folder())?;
+    build_cni(&Profile::Release.folder())
+}
+
 /// The folder with all programs that [`build_image_programs`] built.
 pub fn image_programs() -> PathBuf {
     target().join("dist/images")

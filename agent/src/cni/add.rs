@@ -1,7 +1,7 @@
 //! ADD: addresses, then the record, then the devices, then the answer.
 //!
-//! Invariants: nothing is touched before everything that can be known to be wrong has been refused; the record
-//! is on disk before a device is made; an ADD that fails leaves nothing (its removal goes on behind the answer,
+//! Invariants: nothing is touched before everything that can be known to be wrong has been refused; lease and record
+//! are written before a device is made, and on disk before the answer ([`durable`]); an ADD that fails leaves nothing (its removal goes on behind the answer,
 //! and the next ADD of the key waits for it).
 
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::netns::{NetnsId, link_mtu};
 use crate::registry::{Entry, Hold, Key, Outcome, Record, Registry};
 use crate::workloads::VmNic;
-use holdfast_ipam::leases::{NODE_LABEL, Request, allocate};
+use holdfast_ipam::leases::{NODE_LABEL, Request, keep, reserve};
 use holdfast_ipam::network::{NetworkConfig, routes};
 
 /// MTU where neither the network nor a link of the node tells one.
@@ -42,23 +42,43 @@ pub(super) async fn attach(context: &Context, registry: &Registry, call: &Call) 
         drop(hold);
         hold = registry.hold(&target.key, &target.id).await?;
     }
-    let record = match registry.get(&target.key) {
-        Some(entry) => resume(entry, &netns, call)?,
-        None => prepare(context, registry, call, &hold, netns).await?,
+    let (record, is_new) = match registry.get(&target.key) {
+        Some(entry) => (resume(entry, &netns, call)?, false),
+        None => (prepare(context, registry, call, &hold, netns).await?, true),
     };
-    match context.wiring.reconcile(&context.desired(&record)).await {
-        Ok(_) => registry.set_outcome(&target.key, Outcome::Converged),
-        Err(error) => {
-            registry.drop_key(&hold, &target.key, target.id.clone())?;
-            return Err(match error {
-                WiringError::Plan(PlanError::MissingOvsBridge(_) | PlanError::MissingBridge { .. }) => {
-                    no_bridge(context, call, &error).await
-                }
-                error => error.into(),
-            });
+    let desired = context.desired(&record);
+    let wire =
+        async { if is_new { context.wiring.make(&desired).await } else { context.wiring.reconcile(&desired).await } };
+    let (wired, kept) = futures::join!(wire, durable(context, registry, &hold, &record));
+    let fault = match (wired, kept) {
+        (Ok(_), Ok(())) => {
+            registry.set_outcome(&target.key, Outcome::Converged);
+            return Ok(record);
         }
-    }
-    Ok(record)
+        (Err(error @ WiringError::Plan(PlanError::MissingOvsBridge(_) | PlanError::MissingBridge { .. })), _) => {
+            no_bridge(context, call, &error).await
+        }
+        (Err(error), _) => error.into(),
+        (Ok(_), Err(fault)) => fault,
+    };
+    registry.drop_key(&hold, &target.key, target.id.clone())?;
+    Err(fault)
+}
+
+/// Returns when record and leases outlive a power cut, which is before the runtime is told of anything, and while the
+/// devices are made: neither waits for the other. Of devices that a power cut takes nobody needs a record, and the end of
+/// this process takes no file.
+async fn durable(context: &Context, registry: &Registry, hold: &Hold, record: &Record) -> Result<(), Fault> {
+    let leases = async {
+        match &record.claim {
+            // Those of a VM are older than its pod.
+            Some(claim) if record.release => keep(&*context.leases, &record.segment, claim).await,
+            _ => Ok(()),
+        }
+    };
+    let (leases, record) = futures::join!(leases, registry.keep(hold, &record.key));
+    leases?;
+    Ok(record?)
 }
 
 /// A network names a bridge that its node does not have: which field says so, and what the node has.
@@ -137,7 +157,7 @@ async fn prepare(
             let underlays = context.networks.borrow().clone();
             let addressing = call.conf.beside(network.addressing.clone(), underlays.values())?;
             let request = Request { network: &addressing, claim: &claim, mac, ips, labels: &labels };
-            let allocated = allocate(&*context.leases, &request).await?;
+            let allocated = reserve(&*context.leases, &request).await?;
             (allocated.mac, allocated.addresses, true)
         }
     };

@@ -240,12 +240,13 @@ impl Registry {
 
     /// The attachment that uses the addresses of `claim`, if there is one.
     pub fn user_of(&self, claim: &Claim) -> Option<Key> {
-        let id = claim.id();
-        let same = |entry: &&Entry| entry.record.claim.as_ref().is_some_and(|claim| claim.id() == id);
+        // As `Claim::id` tells them apart, without making a text of each of them.
+        let is_it = |of: &Claim| of.uid == claim.uid && of.network == claim.network;
+        let same = |entry: &&Entry| entry.record.claim.as_ref().is_some_and(is_it);
         self.state().entries.values().find(same).map(|entry| entry.record.key.clone())
     }
 
-    /// Writes a record down; when this returns, it is on disk.
+    /// Writes a record down. It outlives this process from then on, and a power cut from [`Self::keep`] on.
     ///
     /// # Errors
     /// [`DiskError`]: nothing has changed.
@@ -260,6 +261,16 @@ impl Registry {
         };
         let lost = |error| self.inner.folder.write_lost(&key, error);
         tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(lost(error)))
+    }
+
+    /// Returns when the record of a key outlives a power cut.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn keep(&self, _hold: &Hold, key: &Key) -> Result<(), DiskError> {
+        let (registry, synced) = (self.clone(), key.clone());
+        let sync = tokio::task::spawn_blocking(move || registry.inner.folder.sync(&synced)).await;
+        sync.unwrap_or_else(|error| Err(self.inner.folder.write_lost(key, error)))
     }
 
     /// Takes a key out of the registry and has what was made for it removed behind the caller's back: devices

@@ -1,7 +1,9 @@
 //! What is written down of an attachment, and how: one file each, complete or not there.
 //!
-//! Invariants: a file is on disk (synced, and its folder too) before a device is touched, and changes by rename
-//! only. A record holds everything that converging, CHECK and DEL need, so none of them asks anybody.
+//! Invariants: a file is there, complete, before a device is touched, so that the end of the process leaves no device
+//! without it; it is on disk (synced, and its folder too) before the runtime is told of the ADD. In between a power cut may
+//! leave a file without its content: the devices went with the power, but for ports of Open vSwitch, which are found by
+//! their marks and removed as strays. A record holds everything that converging, CHECK and DEL need, so none of them asks anybody.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -109,7 +111,13 @@ impl Folder {
                 // What a crash left of a record on its way in; no device was touched for it.
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
             } else if name.ends_with(".json") {
-                match fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
+                let read = fs::read(&path);
+                if read.as_ref().is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0)) {
+                    // What a power cut left of a record whose ADD was never answered.
+                    fs::remove_file(&path).map_err(failed("remove", &path))?;
+                    continue;
+                }
+                match read.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
                     Ok(record) => records.push(record),
                     Err(error) => {
                         tracing::error!(path = %path.display(), %error, "an attachment's record cannot be read")
@@ -124,7 +132,7 @@ impl Folder {
         self.root.join(format!("{}.json", file_key(&key.container_id, key.ifname.as_str())))
     }
 
-    /// Writes a record, in place of an earlier one of its key.
+    /// Writes a record, in place of an earlier one of its key. A power cut may undo that until [`Self::sync`].
     ///
     /// # Errors
     /// [`DiskError`]; the earlier one is untouched then.
@@ -134,14 +142,23 @@ impl Folder {
         let write = || {
             let mut file = File::create_new(&staged)?;
             file.write_all(&serde_json::to_vec_pretty(record)?)?;
-            file.sync_all()?;
-            fs::rename(&staged, &path)?;
-            File::open(&self.root)?.sync_all()
+            fs::rename(&staged, &path)
         };
         write().map_err(|source| {
             let _ = fs::remove_file(&staged);
             DiskError { verb: "write", path: path.clone(), source }
         })
+    }
+
+    /// Returns when the record of a key outlives a power cut.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn sync(&self, key: &Key) -> Result<(), DiskError> {
+        let path = self.path(key);
+        let synced =
+            File::open(&path).and_then(|file| file.sync_all()).and_then(|()| File::open(&self.root)?.sync_all());
+        synced.map_err(|source| DiskError { verb: "sync", path, source })
     }
 
     /// The error of a write whose thread did not come back.

@@ -49,11 +49,32 @@ pub struct Allocation {
 /// How often an allocation whose leases change under it begins anew.
 const ATTEMPTS: usize = 5;
 
-/// Gives `request.claim` its addresses and returns them once the leases are stored.
+/// Gives `request.claim` its addresses and returns them once the leases outlive a power cut.
+///
+/// # Errors
+/// [`AllocateError`]; nothing that this call has created is left then, unless it cannot be kept: that stays the claim's.
+pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocation, AllocateError> {
+    let allocation = reserve(store, request).await?;
+    keep(store, &request.network.segment, request.claim).await?;
+    Ok(allocation)
+}
+
+/// Returns when all that a claim holds on a segment outlives a power cut.
+///
+/// # Errors
+/// [`LeaseError::Store`].
+pub async fn keep(store: &dyn LeaseStore, segment: &str, claim: &Claim) -> Result<(), LeaseError> {
+    let mut held = store.held(LeaseKind::Ip, segment, claim).await?;
+    held.extend(store.held(LeaseKind::Mac, segment, claim).await?);
+    store.keep(held).await
+}
+
+/// Gives `request.claim` its addresses, which nobody else gets from then on. Who is told of them must wait for [`keep`]:
+/// it is for callers with something else to do meanwhile.
 ///
 /// # Errors
 /// [`AllocateError`]; nothing that this call has created is left then.
-pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocation, AllocateError> {
+pub async fn reserve(store: &dyn LeaseStore, request: &Request<'_>) -> Result<Allocation, AllocateError> {
     for _ in 1..ATTEMPTS {
         match once(store, request).await {
             // A lease of this claim's own whose quarantine ended just now: the next look finds it gone.

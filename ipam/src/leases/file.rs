@@ -1,10 +1,12 @@
 //! Leases as files: `<root>/{ipleases,macleases}/<segment>.<hex>.json`, one object each.
 //!
-//! Invariants: a file appears complete (written and synced under another name, then linked: `link(2)` fails
-//! where the name is taken, so a crash leaves the whole lease or none) and changes by rename; what is in memory
-//! is on disk. One process at a time holds the folder's lock. A file that cannot be read is a taken address.
+//! Invariants: a file appears complete (written under another name, then linked: `link(2)` fails where the name is taken,
+//! so the end of the process leaves the whole lease or none) and changes by rename. It is synced before anybody is told
+//! of its address ([`LeaseStore::keep`]), and not sooner, for that is what takes the time of an ADD; so a power cut may
+//! leave a file without its content, of which nobody was told. One process at a time holds the folder's lock. Any other
+//! file that cannot be read is a taken address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -92,8 +94,11 @@ fn load(root: &Path, kind: LeaseKind, leases: &mut BTreeMap<(LeaseKind, String),
             // What a crash left of a file on its way in.
             fs::remove_file(&path)?;
         } else if let Some(name) = name.strip_suffix(".json") {
-            match fs::read(&path).and_then(|bytes| decode(kind, &bytes)) {
-                Ok(lease) => _ = leases.insert((kind, name.to_owned()), lease),
+            match fs::read(&path)
+                .and_then(|bytes| Ok((!is_without_content(&bytes)).then(|| decode(kind, &bytes)).transpose()?))
+            {
+                Ok(Some(lease)) => _ = leases.insert((kind, name.to_owned()), lease),
+                Ok(None) => fs::remove_file(&path)?,
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "a lease cannot be read: its address stays taken")
                 }
@@ -101,6 +106,11 @@ fn load(root: &Path, kind: LeaseKind, leases: &mut BTreeMap<(LeaseKind, String),
         }
     }
     Ok(())
+}
+
+/// Whether a file is what a power cut leaves of one that was never synced: its name is there, its bytes are not.
+fn is_without_content(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 fn decode(kind: LeaseKind, bytes: &[u8]) -> io::Result<Lease> {
@@ -147,16 +157,42 @@ impl Inner {
         self.folder(lease.kind()).join(format!("{}.json", lease.name()))
     }
 
-    /// Writes and syncs `lease` under a name of its own.
-    fn stage(&self, lease: &Lease) -> io::Result<PathBuf> {
+    /// Writes `lease` under a name of its own.
+    fn stage(&self, lease: &Lease) -> io::Result<(PathBuf, File)> {
         let path = self.folder(lease.kind()).join(format!(".{}", uuid::Uuid::new_v4().simple()));
         let mut file = File::create_new(&path)?;
-        let written = encode(lease).and_then(|bytes| file.write_all(&bytes)).and_then(|()| file.sync_all());
-        if let Err(error) = written {
+        if let Err(error) = encode(lease).and_then(|bytes| file.write_all(&bytes)) {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        Ok(path)
+        Ok((path, file))
+    }
+
+    /// Puts `lease` in the place of what is there. Synced before and after: in its place is one that somebody was told of.
+    fn replace(&self, lease: &Lease) -> io::Result<()> {
+        let (staged, file) = self.stage(lease)?;
+        file.sync_all()?;
+        fs::rename(staged, self.path(lease))?;
+        self.sync_folder(lease.kind())
+    }
+
+    fn keep(&self, leases: &[Lease]) -> Result<(), LeaseError> {
+        let mut kinds = BTreeSet::new();
+        for lease in leases {
+            kinds.insert(lease.kind());
+            let synced = File::open(self.path(lease)).and_then(|file| file.sync_all());
+            synced.map_err(|error| failed("keep", lease, error))?;
+        }
+        for kind in kinds {
+            // The one file system's journal was written for the files: this finds it done.
+            self.sync_folder(kind).map_err(|error| LeaseError::Store {
+                verb: "keep",
+                kind,
+                name: "all".to_owned(),
+                source: Box::new(error),
+            })?;
+        }
+        Ok(())
     }
 
     fn sync_folder(&self, kind: LeaseKind) -> io::Result<()> {
@@ -174,7 +210,7 @@ impl Inner {
         metadata.resource_version = Some(self.next_version());
         metadata.creation_timestamp =
             Some(Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()));
-        let staged = self.stage(&lease).map_err(|error| failed("create", &lease, error))?;
+        let (staged, _) = self.stage(&lease).map_err(|error| failed("create", &lease, error))?;
         let linked = {
             // Under the lock, so that whoever finds the name taken finds the lease in memory as well.
             let mut leases = self.leases();
@@ -190,7 +226,7 @@ impl Inner {
             linked
         };
         let _ = fs::remove_file(&staged);
-        linked.and_then(|()| self.sync_folder(lease.kind())).map_err(|error| failed("create", &lease, error))?;
+        linked.map_err(|error| failed("create", &lease, error))?;
         Ok(lease)
     }
 
@@ -206,11 +242,7 @@ impl Inner {
             _ => return Err(changed(&lease)),
         }
         metadata_mut(&mut stored).resource_version = Some(self.next_version());
-        let written = self
-            .stage(&stored)
-            .and_then(|staged| fs::rename(staged, self.path(&stored)))
-            .and_then(|()| self.sync_folder(stored.kind()));
-        written.map_err(|error| failed("update", &stored, error))?;
+        self.replace(&stored).map_err(|error| failed("update", &stored, error))?;
         leases.insert(key, stored.clone());
         Ok(stored)
     }
@@ -275,10 +307,22 @@ impl LeaseStore for FileStore {
         segment: &'a str,
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<Vec<Lease>, LeaseError>> {
-        let id = claim.id();
-        let mine = |lease: &&Lease| lease.kind() == kind && lease.segment() == segment && lease.claim().id() == id;
+        // As `Claim::id` tells them apart, without making a text of each of them.
+        let same = |of: &Claim| of.uid == claim.uid && of.network == claim.network;
+        let mine = |lease: &&Lease| lease.kind() == kind && lease.segment() == segment && same(lease.claim());
         let leases = self.inner.leases().values().filter(mine).cloned().collect();
         std::future::ready(Ok(leases)).boxed()
+    }
+
+    fn keep(&self, leases: Vec<Lease>) -> BoxFuture<'_, Result<(), LeaseError>> {
+        let inner = Arc::clone(&self.inner);
+        async move {
+            tokio::task::spawn_blocking(move || inner.keep(&leases)).await.unwrap_or_else(|error| {
+                let (kind, name) = (LeaseKind::Ip, "all".to_owned());
+                Err(LeaseError::Store { verb: "keep", kind, name, source: Box::new(error) })
+            })
+        }
+        .boxed()
     }
 
     fn update_status(&self, lease: Lease) -> BoxFuture<'_, Result<Lease, LeaseError>> {

@@ -2,7 +2,8 @@
 //!
 //! Invariants: creating a lease is the lock, whoever creates it has the address; a lease's spec never changes;
 //! a status is written by compare-and-swap on `metadata.resourceVersion`; a lease is deleted only under its
-//! UID, after its quarantine, or for who is made again under its holder's name. The store decides nothing: [`allocate()`] does.
+//! UID, after its quarantine, or for who is made again under its holder's name; nobody is told of an address before its
+//! lease outlives a power cut. The store decides nothing: [`allocate()`] does.
 
 mod allocate;
 mod file;
@@ -16,7 +17,7 @@ use std::fmt;
 use futures::future::BoxFuture;
 use holdfast_api::lease::{Claim, IPLease, LeaseStatus, MACLease};
 
-pub use allocate::{Allocation, Request, allocate};
+pub use allocate::{Allocation, Request, allocate, keep, reserve};
 pub use file::{FileStore, OpenError};
 pub use quarantine::{QUARANTINED, is_quarantined, sweep};
 pub use refusal::{AllocateError, Holder};
@@ -126,11 +127,20 @@ impl Lease {
 /// Where leases are kept. Objects are whole Kubernetes objects: the store gives them `uid`,
 /// `resourceVersion` and `creationTimestamp`.
 pub trait LeaseStore: Send + Sync + 'static {
-    /// Creates `lease` under its name and returns it as stored. This is the lock.
+    /// Creates `lease` under its name and returns it as stored. This is the lock. A power cut may undo it until
+    /// [`LeaseStore::keep`] has returned; the end of a process does not.
     ///
     /// # Errors
     /// [`LeaseError::Exists`] with the lease that has the name; [`LeaseError::Store`].
     fn create(&self, lease: Lease) -> BoxFuture<'_, Result<Lease, LeaseError>>;
+
+    /// Returns when these leases outlive a power cut. Of a store that keeps what it creates at once, now.
+    ///
+    /// # Errors
+    /// [`LeaseError::Store`].
+    fn keep(&self, _leases: Vec<Lease>) -> BoxFuture<'_, Result<(), LeaseError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// The lease of that name.
     ///

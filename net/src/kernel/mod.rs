@@ -35,6 +35,7 @@ pub use self::error::{StepError, WiringError};
 use self::netns::{Inside, Namespace};
 use self::ovsdb::Ovs;
 pub use self::rehearsal::{RehearsalError, rehearse};
+use self::view::Look;
 use crate::desired::{DesiredState, Netns};
 use crate::mark::{DOOMED_LINK_GROUP, LINK_GROUP, Mark};
 use crate::model::{AttachmentId, IfName, PodInterface, StaticRoute};
@@ -130,7 +131,18 @@ impl Wiring {
     /// At the first step that fails; what was done by then stays, for the next round.
     pub async fn reconcile(&self, desired: &DesiredState) -> Result<ApplyReport, WiringError> {
         let _wiring = self.shared.read().await;
-        self.converge(desired, false).await
+        self.converge(desired, Look::Whole, false).await
+    }
+
+    /// Brings about what nobody has made before, as [`Self::reconcile`] does. It does not look for what an earlier life of
+    /// the same names may have left in tables that all ports share, which would take longer with each port of the node;
+    /// the next [`Self::reconcile`] does.
+    ///
+    /// # Errors
+    /// As those of [`Self::reconcile`].
+    pub async fn make(&self, desired: &DesiredState) -> Result<ApplyReport, WiringError> {
+        let _wiring = self.shared.read().await;
+        self.converge(desired, Look::Wanted, false).await
     }
 
     /// What would have to be done: empty where all is as it shall be.
@@ -139,8 +151,8 @@ impl Wiring {
     /// When something cannot be observed, or no plan leads to what is desired.
     pub async fn plan(&self, desired: &DesiredState) -> Result<Plan, WiringError> {
         let entered = self.enter(desired).await?;
-        let namespaces = self.observe_namespaces(desired, &entered).await?;
-        let observed = ObservedState { namespaces, ovs: self.observe_ovs(desired).await? };
+        let namespaces = self.observe_namespaces(desired, Look::Whole, &entered).await?;
+        let observed = ObservedState { namespaces, ovs: self.observe_ovs(desired, &BTreeSet::new()).await? };
         Ok(crate::plan::plan(desired, &observed)?)
     }
 
@@ -165,10 +177,10 @@ impl Wiring {
     pub async fn remove(&self, ids: &[AttachmentId]) -> Result<ApplyReport, WiringError> {
         let mut report = {
             let _wiring = self.shared.read().await;
-            self.converge(&DesiredState::without(ids), true).await?
+            self.converge(&DesiredState::without(ids), Look::Whole, true).await?
         };
         let _alone = self.shared.write().await;
-        let unused = self.converge(&DesiredState::without_unused(), true).await?;
+        let unused = self.converge(&DesiredState::without_unused(), Look::Whole, true).await?;
         report.done.extend(unused.done);
         report.rounds += unused.rounds;
         Ok(report)
@@ -260,15 +272,16 @@ impl Wiring {
     }
 
     /// Observes, plans and applies until the plan is empty. A teardown goes on after a step that failed.
-    async fn converge(&self, desired: &DesiredState, teardown: bool) -> Result<ApplyReport, WiringError> {
+    async fn converge(&self, desired: &DesiredState, look: Look, teardown: bool) -> Result<ApplyReport, WiringError> {
         let entered = self.enter(desired).await?;
         let executors = self.executors(&entered);
         let mut report = ApplyReport::default();
         let mut plan = Plan::default();
         let mut unreachable = None;
+        let mut new_ports = BTreeSet::new();
         for round in 1..=ROUNDS {
-            let namespaces = self.observe_namespaces(desired, &entered).await?;
-            let ovs = match self.observe_ovs(desired).await {
+            let namespaces = self.observe_namespaces(desired, look, &entered).await?;
+            let ovs = match self.observe_ovs(desired, &new_ports).await {
                 Err(error) if teardown => {
                     unreachable = Some(error);
                     None
@@ -280,6 +293,7 @@ impl Wiring {
                 return unreachable.map_or(Ok(report), Err);
             }
             report.rounds = round;
+            new_ports = new_ports_of(&plan);
             let failures = apply_all(&plan, &executors, teardown, &mut report).await?;
             if !failures.is_empty() {
                 return Err(WiringError::Remove { failures });
@@ -291,7 +305,7 @@ impl Wiring {
     /// Enters the namespaces that a desired state is about. Those that are gone are left out.
     async fn enter(&self, desired: &DesiredState) -> Result<Entered, WiringError> {
         let mut entered = Entered { namespaces: BTreeMap::new(), handles: BTreeMap::new() };
-        for netns in view::views(desired).into_keys() {
+        for netns in view::views(desired, Look::Whole).into_keys() {
             let Some(handle) = self.handle(&netns)? else { continue };
             let for_thread =
                 handle.try_clone().map_err(|source| WiringError::Enter { netns: netns.clone(), source })?;
@@ -336,9 +350,10 @@ impl Wiring {
     async fn observe_namespaces(
         &self,
         desired: &DesiredState,
+        look: Look,
         entered: &Entered,
     ) -> Result<BTreeMap<Netns, ObservedNamespace>, WiringError> {
-        let looks = view::views(desired).into_iter().filter_map(|(netns, view)| {
+        let looks = view::views(desired, look).into_iter().filter_map(|(netns, view)| {
             let namespace = entered.namespaces.get(&netns)?;
             Some(async move {
                 let observed = namespace.call(move |inside| observe::observe(inside, &view)).await?;
@@ -351,13 +366,30 @@ impl Wiring {
         Ok(futures::future::try_join_all(looks).await?.into_iter().collect())
     }
 
-    /// What is of Open vSwitch; none where nothing is asked for, or there is none.
-    async fn observe_ovs(&self, desired: &DesiredState) -> Result<Option<ObservedOvs>, WiringError> {
+    /// What is of Open vSwitch; none where nothing is asked for, or there is none. The switch is not asked for the flows
+    /// of ports that were made a moment ago: they get theirs next, in the place of any that may be there.
+    async fn observe_ovs(
+        &self,
+        desired: &DesiredState,
+        new_ports: &BTreeSet<String>,
+    ) -> Result<Option<ObservedOvs>, WiringError> {
         match (&self.ovs, view::ovs_view(desired)) {
-            (Some(ovs), Some(view)) => ovs.observe(&view).await.map_err(|source| ovs_error(ovs, source)),
+            (Some(ovs), Some(mut view)) => {
+                view.secured.retain(|port| !new_ports.contains(port));
+                ovs.observe(&view).await.map_err(|source| ovs_error(ovs, source))
+            }
             (None, _) | (_, None) => Ok(None),
         }
     }
+}
+
+/// The ports of Open vSwitch that a plan makes.
+fn new_ports_of(plan: &Plan) -> BTreeSet<String> {
+    let made = plan.ops.iter().filter_map(|op| match op {
+        Op::SetOvsPort { name, present: None, .. } => Some(name.clone()),
+        _ => None,
+    });
+    made.collect()
 }
 
 /// Applies a plan; gives the failures of a teardown. Where something was made by somebody else in the meantime, what

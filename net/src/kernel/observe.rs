@@ -16,7 +16,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, Rou
 
 use super::netlink::{NLM_F_DUMP, Netlink};
 use super::netns::Inside;
-use super::view::{Details, View};
+use super::view::{Details, GuardView, View};
 use super::{ethtool, guard, links, nft};
 use crate::desired::{Route, Tap};
 use crate::mark::{LinkMark, ROUTE_PROTOCOL};
@@ -61,9 +61,12 @@ pub(super) fn observe(inside: &mut Inside, view: &View) -> Result<ObservedNamesp
     if view.tables {
         namespace.tables = nft::observe(&mut inside.netfilter).map_err(failed("nftables"))?;
     }
-    if view.guard {
-        namespace.guard = Some(guard::observe(&mut inside.netfilter).map_err(failed("port security"))?);
-    }
+    let only = match &view.guard {
+        GuardView::Nothing => return Ok(namespace),
+        GuardView::Only(elements) => Some(elements),
+        GuardView::All => None,
+    };
+    namespace.guard = Some(guard::observe(&mut inside.netfilter, only).map_err(failed("port security"))?);
     Ok(namespace)
 }
 

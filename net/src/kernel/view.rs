@@ -6,6 +6,28 @@ use crate::attachment::host_ifname;
 use crate::desired::{DesiredState, Link, LinkKind, Netns, TxChecksum};
 use crate::mark::Mark;
 use crate::model::IfName;
+use crate::security::rules::Element;
+
+/// How much to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All that may have to change.
+    Whole,
+    /// What is wanted, and nothing that may be there besides: for what nobody has made before.
+    Wanted,
+}
+
+/// What of port security to look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum GuardView {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Whether these are there. It takes as long as there are of them, and all of it as long as the node has ports.
+    Only(BTreeSet<Element>),
+    /// All of it.
+    All,
+}
 
 /// What to look at in one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,8 +40,8 @@ pub(super) struct View {
     pub(super) sysctls: BTreeSet<String>,
     /// Whether to look at nftables.
     pub(super) tables: bool,
-    /// Whether to look at port security.
-    pub(super) guard: bool,
+    /// What of port security.
+    pub(super) guard: GuardView,
 }
 
 /// What of a link to look at beside its own attributes.
@@ -43,11 +65,13 @@ impl Details {
 }
 
 /// What to look at, by namespace.
-pub(super) fn views(desired: &DesiredState) -> BTreeMap<Netns, View> {
+pub(super) fn views(desired: &DesiredState, look: Look) -> BTreeMap<Netns, View> {
     let mut views: BTreeMap<Netns, View> = BTreeMap::new();
     for (netns, marks) in &desired.scope {
         let view = views.entry(netns.clone()).or_default();
-        view.guard = *netns == Netns::Host;
+        if *netns == Netns::Host {
+            view.guard = GuardView::All;
+        }
         for mark in marks {
             match mark {
                 Mark::Attachment(id) => {
@@ -63,7 +87,12 @@ pub(super) fn views(desired: &DesiredState) -> BTreeMap<Netns, View> {
     for (netns, want) in &desired.namespaces {
         let view = views.entry(netns.clone()).or_default();
         view.all_links |= matches!(netns, Netns::Path(_));
-        view.guard |= !want.guard.is_empty();
+        if !want.guard.is_empty() {
+            view.guard = GuardView::All;
+        }
+        if look == Look::Wanted && view.guard == GuardView::All {
+            view.guard = GuardView::Only(want.guard.clone());
+        }
         view.sysctls.extend(want.sysctls.keys().cloned());
         for (name, link) in &want.links {
             view.links.insert(name.clone(), Details::of(link));

@@ -38,7 +38,7 @@ use crate::{process, setup, workspace};
 
 pub use self::control_plane::kubectl;
 pub use self::image::{BUSYBOX, PAUSE, busybox, digest, import, on as images_on};
-pub use self::layout::{Cluster, Machine, Node};
+pub use self::layout::{Cluster, Machine, Node, programs};
 pub use self::probe::missing;
 pub use self::programs::build_cni;
 pub use self::traces::Traces;

@@ -10,8 +10,8 @@ mod inventory;
 mod on_cluster;
 mod report;
 mod steps;
-mod switch;
-mod world;
+pub mod switch;
+pub mod world;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -41,7 +41,8 @@ pub const DEMO: World<'static> = World { name: "demo" };
 /// A world, up or not: every name and path of it follows from its own name, so that worlds do not meet.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
-    name: &'a str,
+    /// Part of the names of all that it has.
+    pub name: &'a str,
 }
 
 impl World<'_> {

@@ -35,6 +35,7 @@ pub const PACKAGES: &[Package] = &[
     package("nftables", "NAT and filters of the guests' traffic"),
     package("iproute2", "namespaces and links of tests and demo"),
     package("ethtool", "turns off checksum offload on the demo's veths: the user-space OVS needs that"),
+    package("iperf3", "throughput, in the bench"),
     package("openssl", "certificates of the test cluster"),
     package("runc", "runs the containers of the test cluster"),
     package("conntrack", "kube-proxy of the test cluster clears connections with it"),

@@ -28,12 +28,20 @@ const AT_ONCE: usize = 500;
 
 type Request = (u16, u16, Vec<u8>);
 
-/// Reads the table.
-pub(super) fn observe(netfilter: &mut Netlink) -> io::Result<ObservedGuard> {
+/// Reads the table: all that is in its sets, or which of some elements are.
+pub(super) fn observe(netfilter: &mut Netlink, only: Option<&BTreeSet<Element>>) -> io::Result<ObservedGuard> {
     let rules = nft::observe_rules(netfilter, NFPROTO_BRIDGE, TABLE)?.rules;
     let mut guard =
         ObservedGuard { rules: rules.into_iter().map(|(_, comment)| comment).collect(), ..Default::default() };
     if guard.rules.is_empty() {
+        return Ok(guard);
+    }
+    if let Some(elements) = only {
+        for element in elements {
+            if is_there(netfilter, element)? {
+                guard.elements.insert(element.clone());
+            }
+        }
         return Ok(guard);
     }
     for set in Set::ALL {
@@ -44,6 +52,16 @@ pub(super) fn observe(netfilter: &mut Netlink) -> io::Result<ObservedGuard> {
         }
     }
     Ok(guard)
+}
+
+fn is_there(netfilter: &mut Netlink, element: &Element) -> io::Result<bool> {
+    let key = message::key(element.port.as_str(), &element.address);
+    let request = message::elements(TABLE, element.set, std::iter::once(&key));
+    match netfilter.exchange(message::GET_ELEMENT, 0, &request) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn read_elements(set: Set, list: &[u8]) -> io::Result<Vec<Element>> {

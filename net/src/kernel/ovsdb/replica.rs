@@ -34,6 +34,8 @@ enum Element {
 pub(super) struct Replica {
     bridges: HashMap<String, Row>,
     ports: HashMap<String, Row>,
+    /// The ports' identities by their names, of which there is one of each: many ask for theirs at each update.
+    by_name: HashMap<String, String>,
     interfaces: HashMap<String, Row>,
 }
 
@@ -65,6 +67,12 @@ impl Replica {
                 update_row(rows, uuid, change);
             }
         }
+        for uuid in updates.get("Port").and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+            match self.ports.get(uuid).and_then(|row| text(row, "name")) {
+                Some(name) => _ = self.by_name.insert(name.to_owned(), uuid.clone()),
+                None => self.by_name.retain(|_, of| of != uuid),
+            }
+        }
     }
 
     /// The bridge that has this port, by name.
@@ -77,7 +85,7 @@ impl Replica {
 
     /// The port of this name and its row.
     fn port(&self, name: &str) -> Option<(&String, &Row)> {
-        self.ports.iter().find(|(_, row)| text(row, "name") == Some(name))
+        self.ports.get_key_value(self.by_name.get(name)?)
     }
 
     /// How the switch sees the interface of this port.

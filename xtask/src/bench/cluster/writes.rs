@@ -69,16 +69,14 @@ impl Writes {
         self.0.iter().filter(|(key, _)| !resources.contains(&key.resource.as_str())).map(|(_, count)| count).sum()
     }
 
-    /// Each kind with its verbs, as `pods/status: PATCH 2.0, PATCH refused 0.1`, the counts divided.
-    pub fn list(&self, divisor: f64) -> BTreeMap<String, String> {
-        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (Key { resource, subresource, verb, done }, count) in &self.0 {
+    /// How many there were of each kind and verb, as `pods/status PATCH`, divided.
+    pub fn list(&self, divisor: f64) -> BTreeMap<String, f64> {
+        let name = |Key { resource, subresource, verb, done }: &Key| {
             let slash = if subresource.is_empty() { "" } else { "/" };
             let refused = if *done { "" } else { " refused" };
-            let line = format!("{verb}{refused} {:.1}", count / divisor);
-            all.entry(format!("{resource}{slash}{subresource}")).or_default().push(line);
-        }
-        all.into_iter().map(|(resource, verbs)| (resource, verbs.join(", "))).collect()
+            format!("{resource}{slash}{subresource} {verb}{refused}")
+        };
+        self.0.iter().map(|(key, count)| (name(key), count / divisor)).collect()
     }
 }
 
@@ -99,8 +97,8 @@ mod tests {
         let before =
             "apiserver_request_total{code=\"200\",resource=\"pods\",subresource=\"status\",verb=\"PATCH\"} 2\n";
         let since = all.since(&Writes::parse(before));
-        assert_eq!(since.list(1.0)["pods/status"], "PATCH refused 1.0, PATCH 1.0");
-        assert_eq!(since.list(2.0)["pods"], "POST 1.0");
+        let list = since.list(2.0);
+        assert_eq!((list["pods/status PATCH refused"], list["pods/status PATCH"], list["pods POST"]), (0.5, 0.5, 1.0));
         assert!(all.since(&all).0.is_empty());
     }
 }
