@@ -11,6 +11,7 @@ mod deps;
 mod dist;
 #[cfg(test)]
 mod docs;
+mod fuzz;
 mod guest;
 mod images;
 mod install;
@@ -41,6 +42,8 @@ enum Chore {
     Cluster(cluster::Arguments),
     /// Run everything that can be tested on this machine
     Test(test::Arguments),
+    /// Give the parsers of foreign bytes inputs that nobody thought of
+    Fuzz(fuzz::Arguments),
     /// Measure what VMs cost on a test cluster, beside what an empty pod costs there
     Bench(bench::Arguments),
     /// Build the programs that a host needs into target/dist
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => return exit_code(test::run(&arguments)),
         Chore::Cluster(arguments) => return exit_code(cluster::run(&arguments)),
         Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Dist(arguments) => dist::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),

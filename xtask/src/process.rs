@@ -116,6 +116,12 @@ impl Program {
         self
     }
 
+    /// Gives it a file to write its standard error to.
+    pub fn stderr(mut self, file: File) -> Self {
+        self.command.stderr(file);
+        self
+    }
+
     /// Gives it another deadline.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

@@ -85,7 +85,7 @@ impl NetworkList {
         for plugin in &plugins {
             match &plugin["type"] {
                 // It becomes a file name: nothing may lead out of the plugins' folders.
-                Value::String(kind) if !kind.is_empty() && !kind.contains('/') && kind != ".." => {}
+                Value::String(kind) if !matches!(kind.as_str(), "" | "." | "..") && !kind.contains('/') => {}
                 other => return wrong("type", other, "the name of a plugin, without `/`"),
             }
         }
@@ -183,6 +183,7 @@ mod tests {
             (r#"{"plugins":[]}"#, "at least one"),
             (r#"{"name":"n"}"#, "`type` = null"),
             (r#"{"type":"../sh"}"#, "without `/`"),
+            (r#"{"type":"."}"#, "the name of a plugin"),
             (r#"{"type":"a","name":1}"#, "`name` = 1"),
         ] {
             let error = NetworkList::parse(text, "x").unwrap_err().to_string();

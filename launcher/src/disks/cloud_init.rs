@@ -97,7 +97,7 @@ fn hostname(vmi: &VirtualMachineInstance) -> &str {
 }
 
 /// The files of the image, each with its path.
-fn files(
+pub(super) fn files(
     vmi: &VirtualMachineInstance,
     source: &Source<'_>,
     secrets: &Path,

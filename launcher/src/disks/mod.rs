@@ -108,6 +108,19 @@ pub fn prepare(vmi: &VirtualMachineInstance, paths: &Paths) -> Result<Vec<DiskIm
         .collect()
 }
 
+/// The files of a volume's cloud-init image, each with its path in it; none for a volume of another kind. `secrets` is
+/// the folder of the volume's Secrets.
+///
+/// # Errors
+/// What cannot be decoded, or read.
+pub fn cloud_init_files(
+    vmi: &VirtualMachineInstance,
+    volume: &Volume,
+    secrets: &Path,
+) -> Result<Vec<(&'static str, Vec<u8>)>, Cause> {
+    cloud_init::Source::of(volume).map_or(Ok(Vec::new()), |source| cloud_init::files(vmi, &source, secrets))
+}
+
 fn one(vmi: &VirtualMachineInstance, volume: &Volume, paths: &Paths) -> Result<DiskImage, Cause> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if volume.name.is_empty() || volume.name.starts_with('.') || !volume.name.chars().all(plain) {

@@ -17,6 +17,7 @@ mod observe;
 mod openflow;
 mod ovsdb;
 mod rehearsal;
+pub mod reply;
 mod tap;
 mod view;
 

@@ -51,14 +51,14 @@ pub(super) struct Netlink {
     buffer: Vec<u8>,
 }
 
-/// Type and payload of each answer.
-type Answers = Vec<(u16, Vec<u8>)>;
+/// Type and payload of each message of an answer.
+type Messages = Vec<(u16, Vec<u8>)>;
 
-/// Whether an answer is complete.
-enum End {
-    More,
-    Done,
-    Interrupted,
+/// What has come of the answer to a request.
+#[derive(Debug, Default)]
+pub struct Answer {
+    messages: Messages,
+    interrupted: bool,
 }
 
 impl Netlink {
@@ -86,11 +86,11 @@ impl Netlink {
     }
 
     /// Sends a request and gives back the type and payload of each answer.
-    pub(super) fn exchange(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answers> {
+    pub(super) fn exchange(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<Messages> {
         for _ in 0..DUMP_ATTEMPTS {
             self.send(kind, flags, payload)?;
-            if let Some(answers) = self.receive()? {
-                return Ok(answers);
+            if let Some(messages) = self.receive()?.messages() {
+                return Ok(messages);
             }
         }
         Err(io::Error::new(io::ErrorKind::Interrupted, "the kernel's table kept changing while it was read"))
@@ -137,25 +137,49 @@ impl Netlink {
         Ok(())
     }
 
-    /// All answers to the last request; none where a dump was interrupted.
-    fn receive(&mut self) -> io::Result<Option<Answers>> {
-        let mut answers = Vec::new();
-        let mut interrupted = false;
+    /// The whole answer to the last request.
+    fn receive(&mut self) -> io::Result<Answer> {
+        let mut answer = Answer::default();
         loop {
             let length = recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC)?;
             let datagram = self
                 .buffer
                 .get(..length)
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "netlink datagram larger than 64 KiB"))?;
-            for message in Messages(datagram) {
-                match take(message?, self.sequence, &mut answers)? {
-                    End::More => {}
-                    End::Interrupted => interrupted = true,
-                    End::Done if interrupted => return Ok(None),
-                    End::Done => return Ok(Some(answers)),
-                }
+            if answer.take(datagram, self.sequence)? {
+                return Ok(answer);
             }
         }
+    }
+}
+
+impl Answer {
+    /// Takes a datagram, as the answer to the request of this number; whether it was the last.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or what is cut off.
+    pub fn take(&mut self, datagram: &[u8], sequence: u32) -> io::Result<bool> {
+        for message in Datagram(datagram) {
+            let Message { kind, flags, sequence: answered, payload } = message?;
+            if answered != sequence {
+                // Left over from a request that was given up.
+                continue;
+            }
+            if matches!(kind, NLMSG_ERROR | NLMSG_DONE) {
+                let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                // The smallest number has no counterpart.
+                return if code < 0 { Err(io::Error::from_raw_os_error(code.saturating_neg())) } else { Ok(true) };
+            }
+            self.messages.push((kind, payload.to_vec()));
+            self.interrupted |= flags & NLM_F_DUMP_INTR != 0;
+        }
+        Ok(false)
+    }
+
+    /// Type and payload of each message; none where the table changed while it was dumped.
+    #[must_use]
+    pub fn messages(self) -> Option<Vec<(u16, Vec<u8>)>> {
+        (!self.interrupted).then_some(self.messages)
     }
 }
 
@@ -168,9 +192,9 @@ pub(super) struct Message<'a> {
 }
 
 /// The messages of a datagram.
-pub(super) struct Messages<'a>(pub(super) &'a [u8]);
+pub(super) struct Datagram<'a>(pub(super) &'a [u8]);
 
-impl<'a> Iterator for Messages<'a> {
+impl<'a> Iterator for Datagram<'a> {
     type Item = io::Result<Message<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -195,20 +219,46 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-fn take(message: Message<'_>, sequence: u32, answers: &mut Answers) -> io::Result<End> {
-    let Message { kind, flags, sequence: answered, payload } = message;
-    if answered != sequence {
-        // Left over from a request that was given up.
-        return Ok(End::More);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER + payload.len()).unwrap();
+        let fields = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &flags.to_ne_bytes(), &sequence.to_ne_bytes()];
+        [&fields.concat()[..], &[0; 4], payload].concat()
     }
-    match kind {
-        NLMSG_ERROR | NLMSG_DONE => {
-            let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-            if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(End::Done) }
+
+    #[test]
+    fn an_answer_is_what_came_for_its_request() {
+        let datagram = [message(30, 2, 6, b"late"), message(30, 2, 7, b"ours")].concat();
+        let mut answer = Answer::default();
+        assert!(!answer.take(&datagram, 7).unwrap());
+        assert!(answer.take(&message(NLMSG_DONE, 2, 7, &[0; 4]), 7).unwrap());
+        assert_eq!(answer.messages(), Some(vec![(30, b"ours".to_vec())]));
+    }
+
+    #[test]
+    fn one_that_was_interrupted_is_none() {
+        let mut answer = Answer::default();
+        assert!(!answer.take(&message(30, NLM_F_DUMP_INTR, 7, b"ours"), 7).unwrap());
+        assert_eq!(answer.messages(), None);
+    }
+
+    #[test]
+    fn a_refusal_is_an_error_whatever_its_number() {
+        for (code, expected) in [(-2, 2), (i32::MIN, i32::MAX)] {
+            let refusal = message(NLMSG_ERROR, 0, 7, &code.to_ne_bytes());
+            let error = Answer::default().take(&refusal, 7).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(expected));
         }
-        _ => {
-            answers.push((kind, payload.to_vec()));
-            Ok(if flags & NLM_F_DUMP_INTR != 0 { End::Interrupted } else { End::More })
+    }
+
+    #[test]
+    fn what_is_cut_off_is_an_error() {
+        let whole = message(30, 2, 7, b"ours");
+        for length in [1, HEADER - 1, HEADER, whole.len() - 1] {
+            assert!(Answer::default().take(&whole[..length], 7).is_err(), "{length}");
         }
     }
 }

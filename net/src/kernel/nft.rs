@@ -68,12 +68,18 @@ pub(super) fn observe_rules(netfilter: &mut Netlink, family: u8, table: &str) ->
     request.extend_from_slice(name);
     request.resize((request.len() + 1).next_multiple_of(4), 0);
     let rules = netfilter.exchange(GET_RULE, NLM_F_DUMP, &request)?;
-    let rules = rules.into_iter().map(|(_, answer)| {
-        let chain = text(attribute(&answer, NFTA_RULE_CHAIN)?);
-        let comment = attribute(&answer, NFTA_RULE_USERDATA)?.map(comment).unwrap_or_default();
-        Ok((chain, comment))
-    });
+    let rules = rules.into_iter().map(|(_, answer)| read_rule(&answer));
     Ok(ObservedTable { rules: rules.collect::<io::Result<_>>()? })
+}
+
+/// Chain and comment of a rule, from the kernel's message about it.
+///
+/// # Errors
+/// What is cut off.
+pub fn read_rule(message: &[u8]) -> io::Result<(String, String)> {
+    let chain = text(attribute(message, NFTA_RULE_CHAIN)?);
+    let comment = attribute(message, NFTA_RULE_USERDATA)?.map(comment).unwrap_or_default();
+    Ok((chain, comment))
 }
 
 /// The value of an attribute after the generic header.

@@ -106,6 +106,18 @@ pub const DIRECTIONS: &[Direction] = &[
         reason: "the suite on a cluster sees what a user sees: the API server, programs, the network",
     },
     Direction {
+        package: "holdfast-parser-tests",
+        may_use: &[
+            "holdfast-agent",
+            "holdfast-agent-api",
+            "holdfast-api",
+            "holdfast-ipam",
+            "holdfast-launcher",
+            "holdfast-net",
+        ],
+        reason: "the checks of parsers see those that read foreign bytes, and nobody uses them",
+    },
+    Direction {
         package: "xtask",
         may_use: &["holdfast-api"],
         reason: "xtask writes the CRDs; it builds on a bare machine",

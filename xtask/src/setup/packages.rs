@@ -22,7 +22,7 @@ const fn package(name: &'static str, reason: &'static str) -> Package {
 /// All that is needed. libvirt-daemon-system is left out on purpose: it would pull in systemd and start a daemon
 /// for the whole machine, while each launcher runs one of its own.
 pub const PACKAGES: &[Package] = &[
-    package("build-essential", "the linker, and the C compiler of crates that build C"),
+    package("build-essential", "the linker, and the compilers of crates that build C, and of libFuzzer"),
     package("pkg-config", "finds libvirt when the launcher is built"),
     package("libvirt-dev", "headers of libvirt, which the launcher links to"),
     package("libvirt-daemon", "libvirtd: the launcher runs its own"),

@@ -24,7 +24,7 @@ pub struct Suite {
 
 /// The order of packages: from what others are built on to the whole.
 const ORDER: &[&str] =
-    &["api", "net", "agent-api", "ipam", "agent", "cni-plugin", "launcher", "cli", "standalone", "cluster"];
+    &["api", "net", "agent-api", "ipam", "agent", "cni-plugin", "launcher", "parsers", "cli", "standalone", "cluster"];
 
 #[derive(Deserialize)]
 struct Metadata {

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::broadcast::Sender;
 
 use super::Place;
-use crate::kernel::netlink::{Messages, Netlink};
+use crate::kernel::netlink::{Datagram, Netlink};
 use crate::mark::ROUTE_PROTOCOL;
 
 /// rtnetlink(7): types of messages.
@@ -100,7 +100,7 @@ fn namespace(control: &ControlMessageOwned) -> Option<i32> {
 /// Whether a datagram may tell of something of ours. Others' links cannot be told from ours by what is told of them,
 /// or no more; they change rarely. Others' routes and tables may change all the time.
 fn may_be_ours(what: Events, datagram: &[u8]) -> bool {
-    Messages(datagram).any(|message| {
+    Datagram(datagram).any(|message| {
         let Ok(message) = message else { return true };
         match what {
             Events::Links if ROUTES.contains(&message.kind) => {

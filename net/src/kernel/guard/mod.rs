@@ -47,8 +47,7 @@ pub(super) fn observe(netfilter: &mut Netlink, only: Option<&BTreeSet<Element>>)
     for set in Set::ALL {
         let answers = netfilter.exchange(message::GET_ELEMENT, NLM_F_DUMP, &message::elements_of(TABLE, set))?;
         for (_, answer) in answers {
-            let list = nft::attribute(&answer, ELEMENTS)?.unwrap_or_default();
-            guard.elements.extend(read_elements(set, &list)?);
+            guard.elements.extend(read_elements(set, &answer)?);
         }
     }
     Ok(guard)
@@ -64,16 +63,22 @@ fn is_there(netfilter: &mut Netlink, element: &Element) -> io::Result<bool> {
     }
 }
 
-fn read_elements(set: Set, list: &[u8]) -> io::Result<Vec<Element>> {
+/// The elements of a set, from the kernel's message about some of them.
+///
+/// # Errors
+/// What is cut off.
+pub fn read_elements(set: Set, message: &[u8]) -> io::Result<Vec<Element>> {
+    let list = nft::attribute(message, ELEMENTS)?.unwrap_or_default();
     let mut elements = Vec::new();
-    for element in NlasIterator::new(list) {
+    for element in NlasIterator::new(list.as_slice()) {
         let element: NlaBuffer<&[u8]> = element.map_err(invalid)?;
         let key = first(element.value())?;
         let value = first(&key)?;
         let (port, address) = value.split_at_checked(NAME).ok_or_else(|| invalid("a key is too short"))?;
-        let port = String::from_utf8_lossy(port);
-        // What is no name of a link is no port of anybody.
-        let Ok(port) = port.trim_end_matches('\0').parse() else { continue };
+        // What is no name of a link is no port of anybody. A name that is no text is not read as another one: it would be
+        // removed under that, again and again.
+        let port = std::str::from_utf8(port).ok().and_then(|port| port.trim_end_matches('\0').parse().ok());
+        let Some(port) = port else { continue };
         let address = address.get(..set.address_length()).ok_or_else(|| invalid("a key is too short"))?.to_vec();
         elements.push(Element { set, port, address });
     }
@@ -134,4 +139,39 @@ fn change(netfilter: &mut Netlink, kind: u16, flags: u16, elements: &BTreeSet<El
         .map(|(set, keys)| (kind, flags, message::elements(TABLE, set, keys.iter())))
         .collect();
     netfilter.batch(SUBSYSTEM, &requests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{MacAddr, PortSecurity};
+    use crate::security::rules;
+
+    #[test]
+    fn elements_are_read_as_they_are_written() {
+        let security = PortSecurity {
+            macs: BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])]),
+            ipv4: Some(BTreeSet::from(["192.0.2.7".parse().unwrap()])),
+            ipv6: Some(BTreeSet::from(["2001:db8::7".parse().unwrap()])),
+        };
+        let written = rules::elements(&"hf0123456789abc".parse().unwrap(), &security);
+        let mut read = BTreeSet::new();
+        for set in Set::ALL {
+            let own = written.iter().filter(|element| element.set == set);
+            let keys: Vec<_> = own.map(|element| message::key(element.port.as_str(), &element.address)).collect();
+            read.extend(read_elements(set, &message::elements(TABLE, set, keys.iter())).unwrap());
+        }
+        assert_eq!(read, written);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_no_port() {
+        let mut key = message::key("hf1", &[]);
+        let whole = message::elements(TABLE, Set::Ports, [&key].into_iter());
+        assert_eq!(read_elements(Set::Ports, &whole).unwrap().len(), 1);
+        key[2] = 0xff;
+        let damaged = message::elements(TABLE, Set::Ports, [&key].into_iter());
+        assert_eq!(read_elements(Set::Ports, &damaged).unwrap(), []);
+        assert!(read_elements(Set::Sources, &whole).is_err(), "a key without an address");
+    }
 }

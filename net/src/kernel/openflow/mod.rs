@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -46,9 +46,27 @@ pub(super) async fn ports(folder: &Path, bridge: &str) -> Result<BTreeSet<u32>, 
 async fn flows(folder: &Path, bridge: &str, port: Option<u32>) -> io::Result<Vec<CookieAndPort>> {
     let mut bridge = Connection::open(folder, bridge).await?;
     bridge.stream.write_all(&message::ask_flows(REQUEST, port)).await?;
+    read_flows(&mut bridge.stream).await
+}
+
+/// Gives a port these flows, and takes our others away, at once.
+pub(super) async fn replace(folder: &Path, bridge: &str, port: u32, flows: &[(u64, Flow)]) -> Result<(), StepError> {
+    let asking = async {
+        let mut bridge = Connection::open(folder, bridge).await?;
+        bridge.stream.write_all(&message::replace_flows(REQUEST, port, flows)).await?;
+        read_commit(&mut bridge.stream).await
+    };
+    within(asking, bridge).await
+}
+
+/// Reads a switch's answer to the question for flows: cookie and port of each, in however many messages.
+///
+/// # Errors
+/// The switch's refusal, what is cut off, and those of the stream.
+pub async fn read_flows(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<(u64, Option<u32>)>> {
     let mut flows = Vec::new();
     loop {
-        let body = bridge.answer(MULTIPART_REPLY).await?;
+        let body = answer(stream, MULTIPART_REPLY).await?;
         let (some, more) = message::read_flows(&body).ok_or_else(|| invalid("statistics are cut off"))?;
         flows.extend(some);
         if !more {
@@ -57,15 +75,13 @@ async fn flows(folder: &Path, bridge: &str, port: Option<u32>) -> io::Result<Vec
     }
 }
 
-/// Gives a port these flows, and takes our others away, at once.
-pub(super) async fn replace(folder: &Path, bridge: &str, port: u32, flows: &[(u64, Flow)]) -> Result<(), StepError> {
-    let asking = async {
-        let mut bridge = Connection::open(folder, bridge).await?;
-        bridge.stream.write_all(&message::replace_flows(REQUEST, port, flows)).await?;
-        while !message::is_committed(&bridge.answer(EXPERIMENTER).await?) {}
-        Ok(())
-    };
-    within(asking, bridge).await
+/// Reads until a switch says that it has committed a bundle.
+///
+/// # Errors
+/// The switch's refusal, what is cut off, and those of the stream.
+pub async fn read_commit(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    while !message::is_committed(&answer(stream, EXPERIMENTER).await?) {}
+    Ok(())
 }
 
 async fn within<R>(asking: impl Future<Output = io::Result<R>>, bridge: &str) -> Result<R, StepError> {
@@ -83,9 +99,8 @@ impl Connection {
         }
         let mut stream = UnixStream::connect(folder.join(format!("{bridge}.mgmt"))).await?;
         stream.write_all(&message::hello()).await?;
-        let mut connection = Self { stream };
-        connection.answer(HELLO).await?;
-        Ok(connection)
+        answer(&mut stream, HELLO).await?;
+        Ok(Self { stream })
     }
 
     /// Asks to be told of flows.
@@ -99,7 +114,7 @@ impl Connection {
     /// When the switch ends the connection.
     pub(super) async fn changed(&mut self) -> io::Result<()> {
         loop {
-            let (kind, body) = self.next().await?;
+            let (kind, body) = next(&mut self.stream).await?;
             match kind {
                 // It asks whether we are there.
                 ECHO_REQUEST => self.stream.write_all(&message::echo_reply(&body)).await?,
@@ -111,26 +126,27 @@ impl Connection {
             }
         }
     }
+}
 
-    async fn next(&mut self) -> io::Result<(u8, Vec<u8>)> {
-        let mut header = [0; HEADER];
-        self.stream.read_exact(&mut header).await?;
-        let [_, kind, high, low, ..] = header;
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        let mut body = vec![0; length.checked_sub(HEADER).ok_or_else(|| invalid("a message without a header"))?];
-        self.stream.read_exact(&mut body).await?;
-        Ok((kind, body))
-    }
+/// Type and body of the next message.
+async fn next(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Vec<u8>)> {
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).await?;
+    let [_, kind, high, low, ..] = header;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    let mut body = vec![0; length.checked_sub(HEADER).ok_or_else(|| invalid("a message without a header"))?];
+    stream.read_exact(&mut body).await?;
+    Ok((kind, body))
+}
 
-    /// The body of the next message of a type. A refusal is an error; what else the switch says is passed over.
-    async fn answer(&mut self, wanted: u8) -> io::Result<Vec<u8>> {
-        loop {
-            let (kind, body) = self.next().await?;
-            match kind {
-                ERROR => return Err(refused(&body)),
-                kind if kind == wanted => return Ok(body),
-                _ => {}
-            }
+/// The body of the next message of a type. A refusal is an error; what else the switch says is passed over.
+async fn answer(stream: &mut (impl AsyncRead + Unpin), wanted: u8) -> io::Result<Vec<u8>> {
+    loop {
+        let (kind, body) = next(stream).await?;
+        match kind {
+            ERROR => return Err(refused(&body)),
+            kind if kind == wanted => return Ok(body),
+            _ => {}
         }
     }
 }

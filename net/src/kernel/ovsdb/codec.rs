@@ -11,7 +11,7 @@ const LARGEST: usize = 256 * 1024 * 1024;
 
 /// Finds where one object ends and the next begins, looking at each byte once.
 #[derive(Debug, Default)]
-pub(super) struct JsonStream {
+pub struct JsonStream {
     /// Bytes of the buffer that were looked at.
     seen: usize,
     /// Braces and brackets that are open there.

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+pub use self::codec::JsonStream;
+pub use self::replica::Replica;
 use self::replica::{Attached, vlan_columns};
 pub(super) use self::session::Version;
 use self::session::{Request, Session, Shared};

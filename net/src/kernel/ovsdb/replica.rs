@@ -31,7 +31,7 @@ enum Element {
 
 /// The copy.
 #[derive(Debug, Default)]
-pub(super) struct Replica {
+pub struct Replica {
     bridges: HashMap<String, Row>,
     ports: HashMap<String, Row>,
     /// The ports' identities by their names, of which there is one of each: many ask for theirs at each update.
@@ -58,7 +58,7 @@ pub(super) fn monitor_request() -> Value {
 
 impl Replica {
     /// Applies the updates of one message.
-    pub(super) fn update(&mut self, updates: &Value) {
+    pub fn update(&mut self, updates: &Value) {
         for (table, rows) in
             [("Bridge", &mut self.bridges), ("Port", &mut self.ports), ("Interface", &mut self.interfaces)]
         {
@@ -97,8 +97,10 @@ impl Replica {
         });
         let mut state = Attached::Pending;
         for interface in interfaces {
-            match (number(interface, "ofport"), text(interface, "error")) {
-                (Some(number @ 1..), _) => state = Attached::Yes(u32::try_from(number).unwrap_or_default()),
+            // -1 and whatever else is no number in OpenFlow: the switch has not taken it in.
+            let number = number(interface, "ofport").and_then(|number| u32::try_from(number).ok());
+            match (number, text(interface, "error")) {
+                (Some(number @ 1..), _) => state = Attached::Yes(number),
                 (_, Some(error)) => return Some(Attached::Failed(error.to_owned())),
                 (_, None) => return Some(Attached::Pending),
             }
@@ -130,7 +132,7 @@ impl Replica {
     }
 
     /// What is known of these bridges and ports.
-    pub(super) fn observe(&self, bridges: &BTreeSet<String>, ports: &BTreeSet<String>) -> ObservedOvs {
+    pub fn observe(&self, bridges: &BTreeSet<String>, ports: &BTreeSet<String>) -> ObservedOvs {
         let bridges = self.bridges.values().filter_map(|row| {
             let name = text(row, "name").filter(|name| bridges.contains(*name))?;
             let userspace = text(row, "datapath_type") == Some("netdev");
@@ -162,7 +164,7 @@ impl Replica {
     }
 
     /// The attachments that our marks name.
-    pub(super) fn attachments(&self) -> BTreeSet<AttachmentId> {
+    pub fn attachments(&self) -> BTreeSet<AttachmentId> {
         self.ports.values().filter_map(|row| pair(row, OVS_ATTACHMENT)?.parse().ok()).collect()
     }
 }
@@ -331,7 +333,9 @@ mod tests {
         assert_eq!(port.owner, "ns/pod/net");
         assert_eq!(pair(&replica.ports["p2"], "x"), None);
 
-        replica.update(&json!({"Interface": {"i2": {"modify": {"ofport": 3, "error": ["set", []]}}}}));
+        replica.update(&json!({"Interface": {"i2": {"modify": {"ofport": 1_u64 << 32, "error": ["set", []]}}}}));
+        assert_eq!(replica.attached("hf1"), Some(Attached::Pending));
+        replica.update(&json!({"Interface": {"i2": {"modify": {"ofport": 3}}}}));
         assert_eq!(replica.attached("hf1"), Some(Attached::Yes(3)));
         replica.update(&json!({
             "Bridge": {"b1": {"modify": {"ports": ["uuid", "p2"]}}},
