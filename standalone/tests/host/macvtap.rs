@@ -91,6 +91,7 @@ fn a_guest_on_a_macvtap_is_on_the_wire() {
     eventually("it does what it is told", LONG, || {
         world.virtctl(&["pause", "vmi", "direct"]).status.success().then_some(())
     });
+    world.condition("vmi", "direct", "Paused", "PausedByUser");
     world.must(&["unpause", "vmi", "direct"]);
     let pings = world.machine.sh(&format!("busybox ping -q -c 50 -W 1 -i 0.05 {ADDRESS}"));
     assert!(pings.contains(" 0% packet loss"), "{pings}");
@@ -137,8 +138,11 @@ fn what_a_macvtap_cannot_do_is_said() {
     assert!(message.contains("interfaces[1].binding.name") && message.contains("macvtap"), "{message}");
     let bridge = text.replace("binding:\n                name: macvtap", "bridge: {}");
     world.write("macvtap.yaml", &bridge);
-    let message = world.condition("vmi", "direct", "Synchronized", "FailedAttachNetwork");
-    assert!(message.contains("`wire` is `macvtap`") && message.contains("`binding: {name: macvtap}`"), "{message}");
+    let message = eventually("the binding is refused", LONG, || {
+        let message = world.condition("vmi", "direct", "Synchronized", "FailedAttachNetwork");
+        message.contains("`wire` is `macvtap`").then_some(message)
+    });
+    assert!(message.contains("`binding: {name: macvtap}`"), "{message}");
     world.remove("macvtap.yaml");
     eventually("it goes", LONG, || world.get("vm", "direct").is_none().then_some(()));
     world.write("macvtap.yaml", &text.replace("uplink: eth1", "uplink: eth7"));
