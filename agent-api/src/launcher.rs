@@ -26,7 +26,7 @@ pub enum Request {
     Hello,
     /// Make the domain what is described: define and start it if it is not there, do nothing if it is.
     /// Carries one DHCP packet socket for each NIC with `dhcp_v4`, in their order; those of an earlier
-    /// Sync are closed. Answered by [`Response::Domain`] once the domain runs.
+    /// Sync are closed. Behind them, where there is no domain yet, the opened tap of each NIC with `macvtap`. Answered by [`Response::Domain`] once the domain runs.
     Sync(Box<Sync>),
     /// Pause the vCPUs.
     Pause,

@@ -16,5 +16,6 @@ pub mod paths;
 pub mod probe;
 pub mod reaper;
 pub mod server;
+pub mod taps;
 pub mod tool;
 pub mod vm;

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Parser;
 use holdfast_launcher::paths::Paths;
 use holdfast_launcher::vm::{Identity, Message, Vm};
-use holdfast_launcher::{allocator, confinement, libvirt, probe, reaper, server};
+use holdfast_launcher::{allocator, confinement, libvirt, probe, reaper, server, taps};
 use nix::sys::signal::{SigSet, Signal};
 
 /// The argument that makes it a probe.
@@ -46,6 +46,11 @@ struct Probe {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    let name = std::env::args_os().next();
+    if name.is_some_and(|name| std::path::Path::new(&name).file_name() == Some(taps::HELPER.as_ref())) {
+        taps::help(std::env::args())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     // Not clap's subcommands: a launcher's arguments are those of upstream, which has none, and all needed.
     let mut arguments = std::env::args_os();
     if arguments.nth(1).is_some_and(|first| first == PROBE) {

@@ -1,4 +1,5 @@
-//! From an attachment to the desired state of its devices: a veth pair, its host end plugged into the backend.
+//! From an attachment to the desired state of its devices: a veth pair, its host end plugged into the backend; or a
+//! macvlan or macvtap on a link of the host, which has no host end.
 
 use std::collections::BTreeSet;
 
@@ -65,7 +66,7 @@ pub fn validate(attachment: &Attachment) -> Result<(), AttachmentError> {
             }
             tags.iter().chain(native).copied().collect()
         }
-        Backend::Ovs { vlan: Vlan::Untagged, .. } | Backend::LinuxBridge { .. } => Vec::new(),
+        Backend::Ovs { vlan: Vlan::Untagged, .. } | Backend::LinuxBridge { .. } | Backend::Macvtap { .. } => Vec::new(),
     };
     match tags.into_iter().find(|tag| !(1..=4094).contains(tag)) {
         Some(tag) => Err(AttachmentError::Vlan(tag)),
@@ -82,7 +83,7 @@ pub fn desired(attachment: &Attachment) -> DesiredState {
     let host_name = host_ifname(id);
     let pod_netns = Netns::Path(netns.clone());
 
-    let mut host_end = Link::new(LinkKind::Veth { mark, peer: (pod_netns.clone(), id.ifname.clone()) });
+    let mut host_end = Link::new(LinkKind::Veth { mark: mark.clone(), peer: (pod_netns.clone(), id.ifname.clone()) });
     host_end.mtu = Some(*mtu);
     host_end.up = Some(true);
     let mut pod_end = Link::new(LinkKind::VethPeer);
@@ -92,7 +93,7 @@ pub fn desired(attachment: &Attachment) -> DesiredState {
     pod_end.addresses = Some(addresses.iter().copied().collect());
     pod_end.routes = Some(routes.iter().map(Route::from).collect());
 
-    match backend {
+    let host_end = match backend {
         Backend::Ovs { bridge, vlan } => {
             host_end.tx_checksum = TxChecksum::OffOnUserspaceBridge(bridge.clone());
             pod_end.tx_checksum = TxChecksum::OffOnUserspaceBridge(bridge.clone());
@@ -104,6 +105,7 @@ pub fn desired(attachment: &Attachment) -> DesiredState {
                 security: security.clone(),
             };
             state.ovs_ports.insert(host_name.to_string(), port);
+            Some(host_end)
         }
         Backend::LinuxBridge { bridge, gateway } => {
             host_end.master = Some(bridge.clone());
@@ -113,8 +115,14 @@ pub fn desired(attachment: &Attachment) -> DesiredState {
             if let Some(gateway) = gateway {
                 add_gateway(&mut state, bridge, gateway);
             }
+            Some(host_end)
         }
-    }
+        Backend::Macvtap { uplink, mode, guest } => {
+            state.claim(pod_netns.clone(), mark.clone());
+            pod_end.kind = LinkKind::Macvlan { mark, uplink: uplink.clone(), mode: *mode, tap: *guest };
+            None
+        }
+    };
 
     let pod = state.namespace(&pod_netns);
     // A guest that owns the addresses speaks for itself: the kernel must not, by its own link-local address. Elsewhere
@@ -122,9 +130,11 @@ pub fn desired(attachment: &Attachment) -> DesiredState {
     let quiet = if addresses.is_empty() { ("disable_ipv6", "1") } else { ("accept_ra", "0") };
     pod.sysctls.insert(format!("net/ipv6/conf/{}/{}", id.ifname, quiet.0), quiet.1.to_owned());
     pod.links.insert(id.ifname.clone(), pod_end);
-    let host = state.namespace(&Netns::Host);
-    host.sysctls.insert(format!("net/ipv6/conf/{host_name}/disable_ipv6"), "1".to_owned());
-    host.links.insert(host_name, host_end);
+    if let Some(host_end) = host_end {
+        let host = state.namespace(&Netns::Host);
+        host.sysctls.insert(format!("net/ipv6/conf/{host_name}/disable_ipv6"), "1".to_owned());
+        host.links.insert(host_name, host_end);
+    }
     state
 }
 

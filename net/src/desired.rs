@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 use crate::mark::{Mark, OwnedTable};
-use crate::model::{AttachmentId, IfName, MacAddr, PortSecurity, StaticRoute, Vlan};
+use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, PortSecurity, StaticRoute, Vlan};
 use crate::security::rules::Element;
 use crate::table::Table;
 
@@ -107,6 +107,17 @@ pub enum LinkKind {
         /// Who may open it.
         tap: Tap,
     },
+    /// A macvlan or macvtap on a link of the host, made in its own namespace at once.
+    Macvlan {
+        /// What it is part of.
+        mark: Mark,
+        /// The link of the host, somebody else's.
+        uplink: IfName,
+        /// Whom it may talk to on that link.
+        mode: MacvlanMode,
+        /// Whether it is a macvtap.
+        tap: bool,
+    },
     /// A link that somebody else made. It must be there, and stays there; what the desired state says about it is done
     /// to it.
     Existing,
@@ -116,7 +127,9 @@ impl LinkKind {
     /// What a link of this kind is marked with.
     pub fn mark(&self) -> Option<&Mark> {
         match self {
-            Self::Veth { mark, .. } | Self::Bridge { mark } | Self::Tap { mark, .. } => Some(mark),
+            Self::Veth { mark, .. } | Self::Bridge { mark } | Self::Tap { mark, .. } | Self::Macvlan { mark, .. } => {
+                Some(mark)
+            }
             Self::VethPeer | Self::Existing => None,
         }
     }
@@ -212,6 +225,12 @@ impl DesiredState {
     pub fn without<'a>(ids: impl IntoIterator<Item = &'a AttachmentId>) -> Self {
         let marks = ids.into_iter().cloned().map(Mark::Attachment).collect();
         Self { scope: BTreeMap::from([(Netns::Host, marks)]), ..Self::default() }
+    }
+
+    /// The state in which this attachment has nothing left in its pod: what goes with no host end.
+    pub fn without_inside(netns: PathBuf, id: AttachmentId) -> Self {
+        let marks = BTreeSet::from([Mark::Attachment(id)]);
+        Self { scope: BTreeMap::from([(Netns::Path(netns), marks)]), ..Self::default() }
     }
 
     /// The state in which nothing is left that attachments shared and none uses any more.

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use crate::desired::{Netns, Route, Tap};
 use crate::mark::{LinkMark, OwnedLink, OwnedTable};
-use crate::model::{AttachmentId, IfName, MacAddr, Vlan};
+use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, Vlan};
 use crate::security::rules::Element;
 use crate::table::ObservedTable;
 
@@ -97,6 +97,15 @@ pub enum ObservedKind {
     },
     /// A tap.
     Tap(Tap),
+    /// A macvlan or macvtap.
+    Macvlan {
+        /// Index of the link that it is on, in whatever namespace that is.
+        uplink: u32,
+        /// Its mode; none where it is one that we never set.
+        mode: Option<MacvlanMode>,
+        /// Whether it is a macvtap.
+        tap: bool,
+    },
     /// Anything else, by its kind as the kernel says it; empty for hardware.
     Other(String),
 }

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 
 use crate::desired::{Netns, OvsPort, PortFlags, Route, Tap};
 use crate::mark::{Mark, OwnedLink, OwnedPort, OwnedTable};
-use crate::model::{IfName, MacAddr};
+use crate::model::{IfName, MacAddr, MacvlanMode};
 use crate::security::flows::Flow;
 use crate::security::rules::Element;
 use crate::table::Table;
@@ -84,6 +84,23 @@ pub enum Op {
         name: IfName,
         /// How.
         tap: Tap,
+    },
+    /// Makes a macvlan or macvtap on a link of the host.
+    CreateMacvlan {
+        /// Where it is made.
+        netns: Netns,
+        /// Its name.
+        name: IfName,
+        /// The link of the host that it is on.
+        uplink: IfName,
+        /// Its mode.
+        mode: MacvlanMode,
+        /// Whether it is a macvtap.
+        tap: bool,
+        /// Its Ethernet address.
+        mac: Option<MacAddr>,
+        /// Its MTU in bytes.
+        mtu: Option<u32>,
     },
     /// Writes on a link what it is part of.
     SetMark {
@@ -266,6 +283,9 @@ pub enum Op {
     },
 }
 
+/// The namespace that links of the host are found in.
+static HOST: Netns = Netns::Host;
+
 impl Op {
     /// The namespace that this is done inside of; none where it is done by a tool or by the switch.
     pub fn inside(&self) -> Option<&Netns> {
@@ -276,6 +296,7 @@ impl Op {
             | Self::SetOvsFlows { .. }
             | Self::DeleteTable { .. }
             | Self::ReplaceTable { .. } => None,
+            Self::CreateMacvlan { .. } => Some(&HOST),
             Self::DeleteLinks { netns, .. }
             | Self::RemoveElements { netns, .. }
             | Self::DeleteGuard { netns }
@@ -340,6 +361,14 @@ impl fmt::Display for Op {
                 f.write_str(if tap.multi_queue { " multi-queue" } else { "" })?;
                 f.write_str(if tap.vnet_header { " vnet-header" } else { "" })?;
                 write!(f, " in {netns}")
+            }
+            Self::CreateMacvlan { netns, name, uplink, mode, tap, mac, mtu } => {
+                let kind = if *tap { "macvtap" } else { "macvlan" };
+                let mode = match mode {
+                    MacvlanMode::Bridge => "bridge",
+                    MacvlanMode::Private => "private",
+                };
+                write!(f, "create {kind} {name}{} mode {mode} on {uplink} in {netns}", Details(*mac, *mtu))
             }
             Self::SetMark { netns, link, mark } => write!(f, "mark {link} with {mark} in {netns}"),
             Self::SetMac { netns, link, mac } => write!(f, "set {link} mac {mac} in {netns}"),

@@ -85,6 +85,8 @@ async fn durable(context: &Context, registry: &Registry, hold: &Hold, record: &R
 async fn no_bridge(context: &Context, call: &Call, error: &WiringError) -> Fault {
     let NetworkConfig { bridge_field, backend, .. } = &call.network;
     let (kind, name, ovs) = match backend {
+        // It is on no bridge; what is missing there is said by `error`.
+        Backend::Macvtap { .. } => return Fault::new(code::NODE, crate::chain(error), ""),
         Backend::Ovs { bridge, .. } => ("OVS bridge", bridge.clone(), true),
         Backend::LinuxBridge { bridge, .. } => ("Linux bridge", bridge.to_string(), false),
     };
@@ -164,7 +166,15 @@ async fn prepare(
     // Of a guest, its own address: the pod interface's is silent.
     let security = network.security(mac, &addresses);
     let vm_owned = nic.as_ref().is_some_and(|nic| nic.vm_owned);
-    let mac = if vm_owned { silent_mac(mac)? } else { mac };
+    let backend = match &network.backend {
+        Backend::Macvtap { uplink, mode, .. } => {
+            Backend::Macvtap { uplink: uplink.clone(), mode: *mode, guest: vm_owned }
+        }
+        backend => backend.clone(),
+    };
+    // A macvtap is heard by its own address alone, so that is the guest's.
+    let stands_before = vm_owned && !matches!(backend, Backend::Macvtap { .. });
+    let mac = if stands_before { silent_mac(mac)? } else { mac };
     let routes = if vm_owned { Vec::new() } else { pod_routes(network, &addresses) };
     let owner = format!("{}/{}/{}", target.pod.namespace, target.pod.name, network.addressing.name);
     let record = Record {
@@ -181,7 +191,7 @@ async fn prepare(
         attachment: Attachment {
             id: target.id.clone(),
             netns: target.netns.clone(),
-            backend: network.backend.clone(),
+            backend,
             mac,
             mtu,
             addresses: if vm_owned { Vec::new() } else { addresses },
@@ -258,6 +268,7 @@ fn mtu(network: &NetworkConfig) -> Result<u32, Fault> {
             let bridge = match &network.backend {
                 Backend::Ovs { bridge, .. } => bridge.parse().ok(),
                 Backend::LinuxBridge { bridge, .. } => Some(bridge.clone()),
+                Backend::Macvtap { uplink, .. } => Some(uplink.clone()),
             };
             Ok(bridge.as_ref().map(of).transpose()?.flatten().unwrap_or(DEFAULT_MTU))
         }
@@ -304,11 +315,14 @@ fn result(
     };
     let gateway = |address: &IpNetwork| network.addressing.subnet_of(address.ip()).and_then(|subnet| subnet.gateway);
     let delivery = network.addressing.delivery(addresses);
+    // A macvlan has no host end.
+    let interfaces = if matches!(network.backend, Backend::Macvtap { .. }) { vec![pod] } else { vec![host, pod] };
+    let own = interfaces.len() - 1;
     CniResult {
-        interfaces: vec![host, pod],
+        interfaces,
         ips: addresses
             .iter()
-            .map(|address| Ip { address: *address, gateway: gateway(address), interface: Some(1) })
+            .map(|address| Ip { address: *address, gateway: gateway(address), interface: Some(own) })
             .collect(),
         routes: routes
             .iter()

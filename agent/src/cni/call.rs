@@ -102,6 +102,7 @@ impl Call {
         match self.network.backend {
             Backend::Ovs { .. } => "ovs",
             Backend::LinuxBridge { .. } => "linux-bridge",
+            Backend::Macvtap { .. } => "macvtap",
         }
     }
 }

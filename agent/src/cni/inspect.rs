@@ -150,10 +150,10 @@ pub(super) async fn status(context: &Context, call: &Call) -> Result<Done, Fault
     let unavailable = |msg: String, details: String| Fault::new(code::UNAVAILABLE, msg, details);
     match &call.network.backend {
         Backend::LinuxBridge { gateway: Some(_), .. } => Ok(Done::NOTHING),
-        Backend::LinuxBridge { bridge, .. } => match link_mtu(bridge) {
+        Backend::LinuxBridge { bridge: link, .. } | Backend::Macvtap { uplink: link, .. } => match link_mtu(link) {
             Ok(Some(_)) => Ok(Done::NOTHING),
-            Ok(None) => Err(unavailable(format!("bridge `{bridge}` is not on this node"), String::new())),
-            Err(error) => Err(unavailable(format!("failed to look for bridge `{bridge}`"), error.to_string())),
+            Ok(None) => Err(unavailable(format!("link `{link}` is not on this node"), String::new())),
+            Err(error) => Err(unavailable(format!("failed to look for link `{link}`"), error.to_string())),
         },
         Backend::Ovs { .. } => match context.wiring.owned().await {
             Ok(_) => Ok(Done::NOTHING),

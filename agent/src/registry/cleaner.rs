@@ -3,6 +3,7 @@
 //! Deleting a veth costs the kernel a grace period, a hundred of them in one group no more than three: so DEL
 //! answers at once, and while one group is being removed the next one gathers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_api::lease::Claim;
@@ -25,6 +26,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub struct Removal {
     /// Whose devices.
     pub id: AttachmentId,
+    /// The pod's namespace, where a device is in it that no host end takes with it. A crash before it is removed leaves
+    /// that one to the end of the namespace.
+    pub inside: Option<PathBuf>,
     /// What becomes of its leases after that.
     pub lease: Option<Lease>,
 }
@@ -74,6 +78,10 @@ async fn remove(context: &Context, registry: &Registry, group: Vec<Removal>) -> 
         let devices = match &all {
             Ok(_) => Ok(()),
             Err(_) => context.wiring.remove(std::slice::from_ref(&removal.id)).await.map(|_| ()),
+        };
+        let devices = match (&removal.inside, devices) {
+            (Some(netns), Ok(())) => context.wiring.remove_inside(netns, &removal.id).await.map(|_| ()),
+            (_, devices) => devices,
         };
         let done = match devices {
             Err(error) => Err(crate::chain(&error)),

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_api::lease::Claim;
-use holdfast_net::model::{AttachmentId, IfName};
+use holdfast_net::model::{AttachmentId, Backend, IfName};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
@@ -284,11 +284,12 @@ impl Registry {
         let record = state.entries.remove(key).map(|entry| entry.record);
         let removal = match record {
             Some(Record { attachment, release, segment, claim, .. }) => {
-                Removal { id: attachment.id, lease: claim.map(|claim| Lease { segment, claim, release }) }
+                let inside = matches!(attachment.backend, Backend::Macvtap { .. }).then_some(attachment.netns);
+                Removal { id: attachment.id, inside, lease: claim.map(|claim| Lease { segment, claim, release }) }
             }
             // A second removal behind the first could hit what an ADD makes in between.
             None if state.doomed.contains(&id) => return Ok(()),
-            None => Removal { id, lease: None },
+            None => Removal { id, inside: None, lease: None },
         };
         self.doom(&mut state, removal);
         Ok(())
@@ -301,7 +302,7 @@ impl Registry {
         let stray = |id: &AttachmentId| !known.contains(id) && !state.held.contains(id) && !state.doomed.contains(id);
         let strays: Vec<_> = ids.into_iter().filter(stray).collect();
         for id in &strays {
-            self.doom(&mut state, Removal { id: id.clone(), lease: None });
+            self.doom(&mut state, Removal { id: id.clone(), inside: None, lease: None });
         }
         strays.len()
     }

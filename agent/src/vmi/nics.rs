@@ -10,6 +10,8 @@ use holdfast_api::kubevirt::{CPU, Interface, Network, Port, VirtualMachineInstan
 use holdfast_net::model::{Binding, BindingMethod, ForwardedPort, IfName, MacAddr, PodInterface, Protocol};
 use ipnetwork::Ipv4Network;
 
+use holdfast_ipam::nic::is_macvtap;
+
 use super::NicInput;
 
 /// User and group of the launcher, who opens the taps.
@@ -61,7 +63,12 @@ pub fn bindings(
             method: method(interface, network).map_err(fail)?,
             guest_mac: guest_mac(interface, nic, pod).map_err(fail)?,
             tap_owner: LAUNCHER_USER,
-            queues: if multiqueue { queues(interface, vmi.spec.domain.cpu.as_ref()) } else { 1 },
+            // What opens a macvtap for its hypervisor hands it one queue.
+            queues: if multiqueue && !is_macvtap(interface) {
+                queues(interface, vmi.spec.domain.cpu.as_ref())
+            } else {
+                1
+            },
             link_up: link_up(interface).map_err(fail)?,
             delivery: nic.delivery.clone(),
             hostname: hostname(vmi),
@@ -79,13 +86,17 @@ fn method(interface: &Interface, network: &Network) -> Result<BindingMethod, Str
     if !interface.port_ranges.is_empty() {
         return Err("portRanges is not supported; list the ports in `ports`".to_owned());
     }
-    match (&interface.masquerade, &interface.bridge) {
-        (Some(_), None) if is_pod_network(network) => {
+    match (&interface.masquerade, &interface.bridge, &interface.binding) {
+        (Some(_), None, None) if is_pod_network(network) => {
             Ok(BindingMethod::Masquerade { cidr: vm_network(network)?, ports: ports(&interface.ports)? })
         }
-        (Some(_), None) => Err(format!("masquerade needs the pod network, and `{}` is another", network.name)),
-        (None, Some(_)) => Ok(BindingMethod::Bridge),
-        _ => Err(format!("its binding {} is not supported; use one of masquerade and bridge", binding_name(interface))),
+        (Some(_), None, None) => Err(format!("masquerade needs the pod network, and `{}` is another", network.name)),
+        (None, Some(_), None) => Ok(BindingMethod::Bridge),
+        (None, None, Some(_)) if is_macvtap(interface) => Ok(BindingMethod::Macvtap),
+        _ => Err(format!(
+            "its binding {} is not supported; use one of masquerade, bridge and `binding: {{name: macvtap}}`",
+            binding_name(interface)
+        )),
     }
 }
 

@@ -33,8 +33,8 @@ pub enum WireError {
         /// The object.
         source: MergeError,
     },
-    /// The launcher cannot take so many packet sockets at once.
-    #[error("failed to wire the VMI: {0} interfaces are served by DHCP, valid is up to {MAX_FDS}")]
+    /// The launcher cannot take so many descriptors at once.
+    #[error("failed to wire the VMI: {0} interfaces are served by DHCP or are macvtaps, valid is up to {MAX_FDS}")]
     TooMany(usize),
     /// What the pod interfaces were is not on record.
     #[error(transparent)]
@@ -95,7 +95,7 @@ pub async fn wire(wiring: &Wiring, state: &Path, input: &VmiInput) -> Result<(Wi
     let bindings = nics::bindings(&input.vmi, &input.nics, &sandbox.netns, &pods)?;
     let desired = desired(&bindings)?;
     let nics = bindings.iter().map(binding::guest_nic).collect::<Result<Vec<_>, _>>()?;
-    let served = nics.iter().filter(|nic| nic.dhcp_v4.is_some()).count();
+    let served = nics.iter().filter(|nic| nic.dhcp_v4.is_some() || nic.macvtap).count();
     if served > MAX_FDS {
         return Err(WireError::TooMany(served));
     }
@@ -118,6 +118,19 @@ pub async fn dhcp_sockets(wiring: &Wiring, netns: &Path, nics: &[GuestNic]) -> R
         sockets.push(wiring.open_dhcp_socket(netns, &nic.tap).await?);
     }
     Ok(sockets)
+}
+
+/// The macvtap of each NIC that is one, in their order. For a domain that does not run: a second opening of one takes
+/// frames away from the first.
+///
+/// # Errors
+/// When one is gone, or is something else.
+pub async fn macvtaps(wiring: &Wiring, netns: &Path, nics: &[GuestNic]) -> Result<Vec<OwnedFd>, WireError> {
+    let mut taps = Vec::new();
+    for nic in nics.iter().filter(|nic| nic.macvtap) {
+        taps.push(wiring.open_macvtap(netns, &nic.tap).await?);
+    }
+    Ok(taps)
 }
 
 /// Writes the record on a thread that may wait for the disk.

@@ -410,16 +410,29 @@ async fn sync(context: VmiContext, input: VmiInput, nics: Vec<GuestNic>) -> Resu
         message: format!("failed to encode the VMI: {error}"),
     };
     let sockets = wire::dhcp_sockets(&context.wiring, &input.sandbox.netns, &nics).await;
-    let sockets = sockets.map_err(|error| error.failure())?;
+    let mut descriptors = sockets.map_err(|error| error.failure())?;
+    if nics.iter().any(|nic| nic.macvtap) && !is_started(&context, &input).await? {
+        let taps = wire::macvtaps(&context.wiring, &input.sandbox.netns, &nics).await;
+        descriptors.extend(taps.map_err(|error| error.failure())?);
+    }
     let mut vmi = input.vmi.clone();
     vmi.status = None;
     let vmi = serde_json::to_value(&vmi).map_err(encode)?;
     let capabilities = context.capabilities.of(context.emulation).to_vec();
     let request = Request::Sync(Box::new(Sync { vmi, nics, emulation: context.emulation, capabilities }));
-    match Launcher::of(&input).call("start", request, sockets, context.timing.sync).await {
+    match Launcher::of(&input).call("start", request, descriptors, context.timing.sync).await {
         // The state itself comes as an event, in order with those that follow it.
         Ok(Response::Domain(_)) => Ok(()),
         Ok(_) => Err(LauncherError::Unexpected { verb: "start" }.failure()),
+        Err(error) => Err(error.failure()),
+    }
+}
+
+/// Whether the launcher has a domain, which has its taps.
+async fn is_started(context: &VmiContext, input: &VmiInput) -> Result<bool, Failure> {
+    match Launcher::of(input).call("look at", Request::Domain, Vec::new(), context.timing.call).await {
+        Ok(Response::Domain(status)) => Ok(status.state != DomainState::None),
+        Ok(_) => Err(LauncherError::Unexpected { verb: "look at" }.failure()),
         Err(error) => Err(error.failure()),
     }
 }

@@ -59,6 +59,10 @@ pub struct UnderlayNetworkSpec {
     /// for `macvtap`; for the bridges it only tells where the wire is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<String>,
+    /// What the guests on one uplink are to each other, for the backend `macvtap`: `bridge` (they reach each other; the
+    /// default) or `private` (they do not). None of them reaches its own node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<MacvtapMode>,
     /// What is different on some nodes. The first entry that matches a node counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeOverride>,
@@ -114,6 +118,16 @@ pub enum Backend {
     LinuxBridge,
     /// A macvtap on the uplink, without a bridge.
     Macvtap,
+}
+
+/// What the guests on one uplink are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MacvtapMode {
+    /// They reach each other.
+    Bridge,
+    /// They do not.
+    Private,
 }
 
 /// Data path of an Open vSwitch bridge.

@@ -21,11 +21,28 @@ pub fn problems(network: &UnderlayNetwork) -> Vec<StatusCause> {
 
 /// What this version does not carry out of a network that is right otherwise: the fields, and what is valid.
 pub fn unserved(spec: &UnderlayNetworkSpec) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let macvtap = spec.backend == Backend::Macvtap;
     let ipv6 = "is not served yet: guests learn IPv6 addresses by cloud-init";
     [
         (spec.dhcp.v6, "dhcp.v6", ipv6),
         (spec.dhcp.ra, "dhcp.ra", ipv6),
-        (spec.backend == Backend::Macvtap, "backend", "`macvtap` is not served: `ovs` or `linux-bridge`"),
+        (
+            macvtap && spec.port_security != Some(false),
+            "portSecurity",
+            "is not served on the backend `macvtap`, whose guests are on the wire with nothing between: set it to `false`",
+        ),
+        (
+            macvtap && spec.dhcp.v4 && spec.subnets.iter().any(|subnet| subnet.cidr.is_ipv4()),
+            "dhcp.v4",
+            "is not served on the backend `macvtap`: set it to `false`; guests learn addresses by cloud-init, or by a \
+             DHCP server of the segment",
+        ),
+        (
+            macvtap && spec.vlan.is_some(),
+            "vlan",
+            "is not served on the backend `macvtap`: give an uplink that is in the VLAN, such as `eth1.100`",
+        ),
+        (!macvtap && spec.mode.is_some(), "mode", "is for the backend `macvtap` only"),
         (
             spec.backend == Backend::LinuxBridge && spec.vlan.is_some(),
             "vlan",
@@ -191,6 +208,7 @@ mod tests {
         for spec in [
             json!({"backend": "ovs", "bridge": "br0"}),
             json!({"backend": "ovs", "nodes": [{"nodeSelector": {}, "bridge": "br1"}]}),
+            json!({"backend": "macvtap", "uplink": "eth1", "mode": "private", "portSecurity": false}),
             json!({"backend": "ovs", "bridge": "br0", "vlan": {"trunk": [1, 4094], "native": 1}}),
             subnet(json!({"ranges": [{"start": "192.0.2.9", "end": "192.0.2.9"}], "exclude": ["192.0.2.10"],
                 "routes": [{"dst": "198.51.100.0/24"}], "dns": {"servers": ["203.0.113.53"]}})),
@@ -205,7 +223,19 @@ mod tests {
             (json!({"backend": "ovs", "bridge": "br0", "segment": "A"}), "spec.segment", "`A` names no segment"),
             (json!({"backend": "ovs"}), "spec.bridge", "`ovs` needs a bridge"),
             (json!({"backend": "macvtap", "bridge": "br0"}), "spec.uplink", "`macvtap` needs an uplink"),
-            (json!({"backend": "macvtap", "uplink": "eth1"}), "spec.backend", "`ovs` or `linux-bridge`"),
+            (json!({"backend": "macvtap", "uplink": "eth1"}), "spec.portSecurity", "set it to `false`"),
+            (
+                json!({"backend": "macvtap", "uplink": "eth1", "portSecurity": false,
+                    "subnets": [{"cidr": "192.0.2.0/24"}]}),
+                "spec.dhcp.v4",
+                "cloud-init",
+            ),
+            (
+                json!({"backend": "macvtap", "uplink": "eth1", "portSecurity": false, "vlan": {"access": 5}}),
+                "spec.vlan",
+                "eth1.100",
+            ),
+            (json!({"backend": "ovs", "bridge": "br0", "mode": "private"}), "spec.mode", "`macvtap` only"),
             (json!({"backend": "ovs", "bridge": "b", "dhcp": {"ra": true}}), "spec.dhcp.ra", "cloud-init"),
             (
                 json!({"backend": "ovs", "nodes": [{"nodeSelector": {}, "uplink": "e"}]}),

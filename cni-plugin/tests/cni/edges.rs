@@ -109,7 +109,7 @@ fn wrong_calls_are_refused_by_name() {
         (good.with("brigde", json!("br0")), 7, "brigde"),
         (good.with("mtu", json!(1)), 7, "mtu"),
         (good.with("ipam", json!({"type": "host-local"})), 2, "ipam"),
-        (good.with("backend", json!("macvtap")), 2, "backend"),
+        (good.with("backend", json!("macvtap")), 2, "portSecurity"),
         (good.with("capabilities", json!({"portMappings": true})), 2, "portMappings"),
         (good.with("agentSocket", json!("relative")), 7, "agentSocket"),
         (good.with("runtimeConfig", json!({"mac": "01:00:00:00:00:01"})), 7, "mac"),

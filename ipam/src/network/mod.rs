@@ -14,9 +14,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use holdfast_api::underlay::{
-    Backend as BackendKind, Datapath, Dhcp, Subnet, UnderlayNetwork, UnderlayNetworkSpec, conflict,
+    Backend as BackendKind, Datapath, Dhcp, MacvtapMode, Subnet, UnderlayNetwork, UnderlayNetworkSpec, conflict,
 };
-use holdfast_net::model::{Backend, BridgeGateway, Delivery, IfName, MacAddr, PortSecurity, StaticRoute, Vlan};
+use holdfast_net::model::{
+    Backend, BridgeGateway, Delivery, IfName, MacAddr, MacvlanMode, PortSecurity, StaticRoute, Vlan,
+};
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 
@@ -47,6 +49,8 @@ pub struct Addressing {
     pub dhcp: Dhcp,
     /// Whether its UnderlayNetwork is being deleted: who holds nothing there gets nothing.
     pub deleting: bool,
+    /// Whether its guests are on macvtaps.
+    pub macvtap: bool,
     /// The other UnderlayNetworks of the segment, as far as [`NetConf::beside`] was told of them.
     pub neighbours: Vec<Neighbour>,
 }
@@ -167,7 +171,7 @@ impl NetConf {
         Ok(NetworkConfig {
             addressing,
             bridge_field,
-            backend: backend(spec, bridge, self.bridge_gateway.as_ref())?,
+            backend: backend(spec, bridge, uplink, self.bridge_gateway.as_ref())?,
             uplink: uplink.map(str::to_owned),
             mtu: spec.mtu,
             datapath: spec.datapath,
@@ -195,6 +199,7 @@ impl NetConf {
             dhcp: spec.dhcp.clone(),
             deleting: self.network.is_some()
                 && underlay.is_some_and(|underlay| underlay.metadata.deletion_timestamp.is_some()),
+            macvtap: spec.backend == BackendKind::Macvtap,
             neighbours: Vec::new(),
         })
     }
@@ -238,8 +243,13 @@ impl NetConf {
 /// The segment of an inline configuration that gives none: the wire that it leads to, so that all networks there give
 /// out an address once. Empty where nodes differ in their bridge.
 fn wire(spec: &UnderlayNetworkSpec) -> String {
-    let bridges: BTreeSet<&str> =
-        spec.nodes.iter().flat_map(|node| &node.bridge).chain(&spec.bridge).map(String::as_str).collect();
+    let links: Vec<&Option<String>> = match spec.backend {
+        BackendKind::Macvtap => spec.nodes.iter().map(|node| &node.uplink).chain([&spec.uplink]).collect(),
+        BackendKind::Ovs | BackendKind::LinuxBridge => {
+            spec.nodes.iter().map(|node| &node.bridge).chain([&spec.bridge]).collect()
+        }
+    };
+    let bridges: BTreeSet<&str> = links.into_iter().flatten().map(String::as_str).collect();
     let Some(bridge) = bridges.first().filter(|_| bridges.len() == 1) else { return String::new() };
     match spec.vlan.as_ref().and_then(|vlan| vlan.access) {
         Some(id) => format!("{bridge}.vlan{id}"),
@@ -250,8 +260,12 @@ fn wire(spec: &UnderlayNetworkSpec) -> String {
 fn backend(
     spec: &UnderlayNetworkSpec,
     bridge: Option<&str>,
+    uplink: Option<&str>,
     gateway: Option<&BridgeGatewayConf>,
 ) -> Result<Backend, NetworkError> {
+    if spec.backend == BackendKind::Macvtap {
+        return macvtap(spec, uplink, gateway);
+    }
     let bridge = bridge.ok_or(NetworkError::NoBridge)?;
     let ifname = || {
         bridge
@@ -266,9 +280,27 @@ fn backend(
         BackendKind::LinuxBridge => {
             Ok(Backend::LinuxBridge { bridge: ifname()?, gateway: gateway.map(|conf| bridge_gateway(spec, conf)) })
         }
-        // Refused before; see `check`.
-        BackendKind::Macvtap => Err(NetworkError::unsupported("backend", "`macvtap` is not served")),
+        BackendKind::Macvtap => macvtap(spec, uplink, gateway),
     }
+}
+
+fn macvtap(
+    spec: &UnderlayNetworkSpec,
+    uplink: Option<&str>,
+    gateway: Option<&BridgeGatewayConf>,
+) -> Result<Backend, NetworkError> {
+    if gateway.is_some() {
+        return Err(NetworkError::unsupported("bridgeGateway", "needs the backend `linux-bridge`"));
+    }
+    let uplink = uplink.ok_or(NetworkError::NoUplink)?;
+    let valid = "an interface name of at most 15 characters";
+    let uplink = uplink.parse().map_err(|_| NetworkError::value("uplink", uplink, valid))?;
+    let mode = match spec.mode {
+        None | Some(MacvtapMode::Bridge) => MacvlanMode::Bridge,
+        Some(MacvtapMode::Private) => MacvlanMode::Private,
+    };
+    // Whether it is a guest's is known when something is attached.
+    Ok(Backend::Macvtap { uplink, mode, guest: false })
 }
 
 fn vlan(spec: &UnderlayNetworkSpec) -> Vlan {
@@ -325,6 +357,9 @@ pub enum NetworkError {
     /// Nothing says which bridge.
     #[error("no bridge is given for this node: set `bridge`, or an entry of `nodes` that matches the node")]
     NoBridge,
+    /// Nothing says which uplink.
+    #[error("no uplink is given for this node: set `uplink`, or an entry of `nodes` that matches the node")]
+    NoUplink,
     /// There is no UnderlayNetwork of that name.
     #[error("UnderlayNetwork `{0}` does not exist")]
     Missing(String),

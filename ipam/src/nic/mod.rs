@@ -9,7 +9,7 @@ mod addresses;
 use std::net::IpAddr;
 
 use holdfast_api::addresses::ADDRESSES_ANNOTATION;
-use holdfast_api::kubevirt::{Network, VirtualMachineInstance};
+use holdfast_api::kubevirt::{Interface, Network, VirtualMachineInstance};
 use holdfast_api::lease::Claim;
 use holdfast_api::nad::network_name;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
@@ -24,6 +24,9 @@ use crate::network::{Addressing, NetworkList};
 /// Annotation of a launcher's pod: its NICs, as JSON of a list of [`Nic`]. A hint: who reads it asks the store of
 /// leases whether the claim holds what it says.
 pub const NICS_ANNOTATION: &str = "holdfast.io/nics";
+
+/// The network binding of `interfaces[].binding` that is built in.
+const MACVTAP: &str = "macvtap";
 
 /// A NIC of a VMI in its pod or sandbox; remembered with it, so that a VM that runs needs nothing else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +97,8 @@ pub struct Wanted {
     pub ips: Vec<IpAddr>,
     /// Whether the guest carries its addresses itself.
     pub vm_owned: bool,
+    /// Whether its binding is a macvtap.
+    macvtap: bool,
     /// An interface before it with the same Ethernet address and the same NetworkAttachmentDefinition.
     twin: Option<String>,
 }
@@ -126,7 +131,8 @@ pub fn wanted(vmi: &VirtualMachineInstance) -> Result<Vec<Wanted>, NicError> {
             ifname: ifname.parse().map_err(|_| NicError::network(format!("`{ifname}` can name no interface")))?,
             mac,
             ips: requested.remove(&network.name).unwrap_or_default(),
-            vm_owned: interface.bridge.is_some(),
+            vm_owned: interface.bridge.is_some() || is_macvtap(interface),
+            macvtap: is_macvtap(interface),
         });
     }
     Ok(all)
@@ -170,6 +176,17 @@ impl Wanted {
                 network.name
             )));
         }
+        let Addressing { name, macvtap, .. } = network;
+        if self.vm_owned && self.macvtap != *macvtap {
+            let (has, needs) = match macvtap {
+                true => ("`macvtap`, which the guest joins by", "`binding: {name: macvtap}`"),
+                false => ("a bridge, which the guest joins by", "`bridge: {}`"),
+            };
+            let interface = &self.interface;
+            return Err(NicError::network(format!(
+                "the backend of network `{name}` is {has} {needs}: give interface `{interface}` that binding"
+            )));
+        }
         let request = Request { network, claim: &claim, mac: self.mac, ips: &self.ips, labels: &[] };
         let allocation = allocate(store, &request).await.map_err(|error| {
             let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
@@ -187,10 +204,17 @@ impl Wanted {
     /// # Errors
     /// [`NicError`] where the network takes no guests, or addresses are asked for that it does not take.
     pub fn foreign(&self, list: &NetworkList, source: &str) -> Result<Nic, NicError> {
-        if let Some((kind, why)) = list.without_guests().filter(|_| self.vm_owned) {
+        if let Some((kind, why)) = list.without_guests().filter(|_| self.vm_owned && !self.macvtap) {
             return Err(NicError::network(format!(
                 "{source} is of CNI type `{kind}`, {why}: a VM's NIC needs type `holdfast`, or another whose interface \
                  can be the port of a bridge, such as `bridge`"
+            )));
+        }
+        if self.macvtap && list.plugins.first().is_none_or(|plugin| plugin["type"] != MACVTAP) {
+            return Err(NicError::network(format!(
+                "{source} makes no macvtap, which interface `{}` is bound by: it needs type `holdfast` with the backend \
+                 `macvtap`, or CNI type `macvtap`",
+                self.interface
             )));
         }
         if self.ips.is_empty() || list.plugins.iter().any(|plugin| plugin["capabilities"]["ips"] == json!(true)) {
@@ -211,6 +235,11 @@ impl Wanted {
             lease: None,
         }
     }
+}
+
+/// Whether the guest of an interface has a macvtap: by the network binding of that name, which needs no registration.
+pub fn is_macvtap(interface: &Interface) -> bool {
+    interface.binding.as_ref().is_some_and(|binding| binding.name == MACVTAP)
 }
 
 /// Who holds the leases of a VMI's network: the VM that controls it, or itself where none does.

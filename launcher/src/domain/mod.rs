@@ -87,6 +87,9 @@ impl Input<'_> {
 pub struct Domain {
     #[serde(rename = "@type")]
     kind: &'static str,
+    /// Declares the prefix of `overrides`.
+    #[serde(rename = "@xmlns:qemu", skip_serializing_if = "Option::is_none")]
+    qemu: Option<&'static str>,
     name: String,
     uuid: String,
     memory: memory::Memory,
@@ -104,6 +107,8 @@ pub struct Domain {
     on_reboot: &'static str,
     on_crash: &'static str,
     devices: Devices,
+    #[serde(rename = "qemu:override", skip_serializing_if = "Option::is_none")]
+    overrides: Option<interface::Override>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -157,7 +162,9 @@ pub fn build(input: &Input<'_>) -> Result<Domain, DomainError> {
     let meta = &input.vmi.metadata;
     let uuid = firmware::uuid(input.vmi);
     let vcpus = cpu::topology(spec);
+    let overrides = interface::overrides(input);
     Ok(Domain {
+        qemu: overrides.as_ref().map(|_| "http://libvirt.org/schemas/domain/qemu/1.0"),
         kind: if input.emulation { "qemu" } else { "kvm" },
         name: name(meta.namespace.as_deref().unwrap_or("default"), meta.name.as_deref().unwrap_or_default()),
         sysinfo: firmware::sysinfo(spec, &uuid),
@@ -174,6 +181,7 @@ pub fn build(input: &Input<'_>) -> Result<Domain, DomainError> {
         on_reboot: if spec.reboot_policy.as_deref() == Some("Terminate") { "destroy" } else { "restart" },
         on_crash: "destroy",
         devices,
+        overrides,
     })
 }
 

@@ -16,6 +16,7 @@ fn nic(name: &str, index: usize) -> GuestNic {
         mac: format!("02:00:00:00:00:{:02x}", index + 1).parse().unwrap(),
         mtu: 1500,
         queues: 1,
+        macvtap: false,
         dhcp_v4: None,
         addresses: Vec::new(),
     }
@@ -114,6 +115,31 @@ fn interfaces() {
         nic.queues = if nic.name == "a" { 4 } else { 1 };
     });
     insta::assert_snapshot!("interfaces", element(&xml.unwrap(), "interface"));
+}
+
+/// libvirt asks for it under the name of the pod's interface, and QEMU is told the MTU beside it.
+#[test]
+fn a_macvtap_is_fetched_from_the_launcher() {
+    let devices = json!({"interfaces": [
+        {"name": "a", "binding": {"name": "macvtap"}},
+        {"name": "b", "binding": {"name": "macvtap"}, "model": "e1000"},
+    ]});
+    let xml =
+        xml_with(&vmi(json!({"devices": devices}), json!([])), false, |nic| (nic.macvtap, nic.mtu) = (true, 9000));
+    let xml = xml.unwrap();
+    let nics = element(&xml, "interface");
+    assert_eq!(nics.matches(r#"<interface type="bridge">"#).count(), 2, "{nics}");
+    assert!(
+        nics.contains(r#"<source bridge="tap0"/>"#) && !nics.contains("<target") && !nics.contains("<mtu"),
+        "{nics}"
+    );
+    let told = element(&xml, "qemu:override");
+    assert_eq!(told.matches("qemu:device alias").count(), 1, "{told}");
+    assert!(
+        told.contains(r#"alias="ua-a""#) && told.contains(r#"name="host_mtu" type="unsigned" value="9000""#),
+        "{told}"
+    );
+    assert!(xml.contains(r#"xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0""#), "{xml}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_agent_api::launcher::CacheFile;
 
-use crate::paths;
+use crate::{paths, taps};
 
 /// How long libvirtd may take until it listens.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -196,7 +196,8 @@ impl Daemon {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(settings(folder))?;
         }
-        for (name, contents) in [("qemu.conf", QEMU_CONF), ("libvirtd.conf", LIBVIRTD_CONF)] {
+        let qemu_conf = format!("{QEMU_CONF}bridge_helper = \"{}\"\n", taps::helper(&self.folder).display());
+        for (name, contents) in [("qemu.conf", qemu_conf.as_str()), ("libvirtd.conf", LIBVIRTD_CONF)] {
             let path = config.join(name);
             std::fs::write(&path, contents).map_err(settings(&path))?;
         }

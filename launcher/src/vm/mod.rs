@@ -9,6 +9,7 @@ mod end;
 mod guest_info;
 mod start;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use holdfast_agent_api::launcher::{
 use crate::dhcp;
 use crate::libvirt::{Change, Daemon, Guest, Hypervisor, LibvirtError, Observed};
 use crate::paths::Paths;
+use crate::taps::Taps;
 
 /// What the deciding thread is told.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub enum Message {
     Request {
         /// What is asked for; never `Hello` or `Watch`.
         request: Request,
-        /// DHCP sockets of a `Sync`.
+        /// DHCP sockets and macvtaps of a `Sync`.
         sockets: Vec<OwnedFd>,
         /// Where the answer goes.
         reply: Sender<Response>,
@@ -79,6 +81,10 @@ pub struct Vm {
     guest_info: GuestInfo,
     watchers: Vec<Sender<Event>>,
     dhcp: Option<dhcp::Server>,
+    /// Macvtaps of the last `Sync`, for the start.
+    macvtaps: BTreeMap<String, OwnedFd>,
+    /// Where libvirt fetches them; from the first of them on.
+    taps: Option<Taps>,
     guest_info_poller: Sender<Option<Guest>>,
     stopping: Option<end::Stopping>,
     ended: Option<end::Ended>,
@@ -121,6 +127,8 @@ impl Vm {
             guest_info: GuestInfo::default(),
             watchers: Vec::new(),
             dhcp: None,
+            macvtaps: BTreeMap::new(),
+            taps: None,
             guest_info_poller,
             stopping: None,
             ended: None,

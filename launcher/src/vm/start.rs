@@ -1,14 +1,17 @@
 //! From a `Sync` to a running domain; every step finds what an earlier attempt has done.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use holdfast_agent_api::launcher::{FailureClass, Response, Sync};
 use holdfast_api::kubevirt::VirtualMachineInstance;
+use holdfast_net::model::GuestNic;
 
 use super::{Vm, chain, failed};
 use crate::console_log::{self, From};
 use crate::domain::{self, Domain, DomainError, Input};
 use crate::libvirt::{Hypervisor, LibvirtError, Observed, ShutOff};
+use crate::taps::Taps;
 use crate::{dhcp, disks};
 
 impl Vm {
@@ -30,7 +33,7 @@ impl Vm {
         }
         self.acpi = super::end::has_acpi(&vmi);
         if self.stopping.is_none()
-            && let Err(response) = self.serve_dhcp(sync, &vmi, sockets).and_then(|()| self.run_domain(sync, &vmi))
+            && let Err(response) = self.take(sync, &vmi, sockets).and_then(|()| self.run_domain(sync, &vmi))
         {
             return response;
         }
@@ -40,13 +43,20 @@ impl Vm {
         Response::Domain(self.status.clone())
     }
 
-    /// Answers DHCP on the sockets of this `Sync` instead of those before.
-    fn serve_dhcp(&mut self, sync: &Sync, vmi: &VirtualMachineInstance, sockets: Vec<OwnedFd>) -> Result<(), Response> {
+    /// Takes the descriptors of this `Sync` instead of those before: answers DHCP on the sockets, and keeps the macvtaps
+    /// for the start.
+    fn take(&mut self, sync: &Sync, vmi: &VirtualMachineInstance, mut sockets: Vec<OwnedFd>) -> Result<(), Response> {
         let with_lease = sync.nics.iter().filter(|nic| nic.dhcp_v4.is_some()).count();
-        if with_lease != sockets.len() {
-            let message = format!("{with_lease} NICs have a DHCP lease, but {} sockets came", sockets.len());
+        let macvtaps: Vec<&GuestNic> = sync.nics.iter().filter(|nic| nic.macvtap).collect();
+        if sockets.len() != with_lease && sockets.len() != with_lease + macvtaps.len() {
+            let message = format!(
+                "{with_lease} NICs have a DHCP lease and {} a macvtap, but {} descriptors came",
+                macvtaps.len(),
+                sockets.len()
+            );
             return Err(failed(FailureClass::Bug, "WrongSockets", message));
         }
+        self.macvtaps = macvtaps.iter().map(|nic| nic.tap.to_string()).zip(sockets.drain(with_lease..)).collect();
         let interfaces = &vmi.spec.domain.devices.interfaces;
         let leases = sync.nics.iter().filter_map(|nic| {
             let options = interfaces.iter().find(|interface| interface.name == nic.name);
@@ -69,6 +79,7 @@ impl Vm {
                 Observed::ShutOff(ShutOff::NeverRan | ShutOff::NotStarted) => guest.undefine().map_err(libvirt)?,
                 Observed::ShutOff(_) => return Ok(()),
                 _ => {
+                    self.macvtaps.clear();
                     self.follow_console(vmi, From::Now);
                     self.learn_targets(sync, vmi);
                     return Ok(());
@@ -80,8 +91,26 @@ impl Vm {
         }
         let domain = self.describe(sync, vmi)?;
         self.status.volume_targets = domain.volume_targets();
-        start(&hypervisor, &domain, vmi)?;
+        self.offer_macvtaps().map_err(|error| failed(FailureClass::Retry, "FileSystem", chain(&error)))?;
+        let started = start(&hypervisor, &domain, vmi);
+        // A running domain has its macvtaps, and a start that failed is given new ones.
+        self.taps.iter().for_each(|taps| taps.put(BTreeMap::new()));
+        started?;
         self.follow_console(vmi, From::Start);
+        Ok(())
+    }
+
+    /// Lets libvirt have the macvtaps that came for the start.
+    fn offer_macvtaps(&mut self) -> std::io::Result<()> {
+        if self.macvtaps.is_empty() {
+            return Ok(());
+        }
+        let taps = match self.taps.take() {
+            Some(taps) => taps,
+            None => Taps::serve(&self.paths.libvirt)?,
+        };
+        taps.put(std::mem::take(&mut self.macvtaps));
+        self.taps = Some(taps);
         Ok(())
     }
 

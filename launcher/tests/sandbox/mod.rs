@@ -295,6 +295,7 @@ pub fn nic(name: &str) -> GuestNic {
         mac: "02:00:00:00:00:01".parse().unwrap(),
         mtu: 1450,
         queues: 1,
+        macvtap: false,
         dhcp_v4: Some(DhcpV4 {
             address: "10.0.2.2/24".parse().unwrap(),
             server: "10.0.2.1".parse().unwrap(),

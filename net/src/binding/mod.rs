@@ -1,6 +1,7 @@
 //! The ways of binding a VM interface to a pod interface; one file each.
 
 mod bridge;
+mod macvtap;
 mod masquerade;
 
 use crate::desired::{DesiredState, Link, LinkKind, Netns, Tap};
@@ -10,6 +11,9 @@ use crate::model::{Binding, BindingMethod, GuestNic, IfName, MacAddr, PodInterfa
 
 /// The lease time that guests are told: 999 days, for the address is the VM's for as long as the VM is there.
 pub(crate) const LEASE_SECONDS: u32 = 999 * 24 * 60 * 60;
+
+/// MAX_TAP_QUEUES of the kernel's drivers/net/tun.c.
+const MAX_QUEUES: u32 = 256;
 
 /// A binding that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,12 +27,14 @@ pub enum BindingError {
         mac: MacAddr,
     },
     /// No queue.
-    #[error("failed to bind interface `{nic}`: it has {queues} queues, valid is 1 to 256")]
+    #[error("failed to bind interface `{nic}`: it has {queues} queues, valid is 1 to {most}")]
     Queues {
         /// The interface.
         nic: String,
         /// How many.
         queues: u32,
+        /// How many it may have.
+        most: u32,
     },
     /// Too small a network.
     #[error("failed to bind interface `{nic}`: vmNetworkCIDR `{cidr}` has no room for a gateway and a guest; /30 has")]
@@ -68,13 +74,16 @@ pub fn validate(binding: &Binding) -> Result<(), BindingError> {
     if binding.guest_mac.is_multicast() {
         return Err(BindingError::Mac { nic: binding.nic.clone(), mac: binding.guest_mac });
     }
-    // MAX_TAP_QUEUES of the kernel's drivers/net/tun.c.
-    if !(1..=256).contains(&binding.queues) {
-        return Err(BindingError::Queues { nic: binding.nic.clone(), queues: binding.queues });
+    if !(1..=MAX_QUEUES).contains(&binding.queues) {
+        return Err(BindingError::Queues { nic: binding.nic.clone(), queues: binding.queues, most: MAX_QUEUES });
     }
     match &binding.method {
         BindingMethod::Masquerade { cidr, .. } => masquerade::validate(binding, *cidr),
-        BindingMethod::Bridge => Ok(()),
+        // One queue is what its hypervisor can be handed.
+        BindingMethod::Macvtap if binding.queues > 1 => {
+            Err(BindingError::Queues { nic: binding.nic.clone(), queues: binding.queues, most: 1 })
+        }
+        BindingMethod::Bridge | BindingMethod::Macvtap => Ok(()),
     }
 }
 
@@ -87,6 +96,7 @@ pub fn desired(binding: &Binding) -> Result<DesiredState, BindingError> {
     Ok(match &binding.method {
         BindingMethod::Masquerade { cidr, ports } => masquerade::desired(binding, *cidr, ports),
         BindingMethod::Bridge => bridge::desired(binding),
+        BindingMethod::Macvtap => macvtap::desired(binding),
     })
 }
 
@@ -99,6 +109,7 @@ pub fn guest_nic(binding: &Binding) -> Result<GuestNic, BindingError> {
     Ok(match &binding.method {
         BindingMethod::Masquerade { cidr, .. } => masquerade::guest_nic(binding, *cidr),
         BindingMethod::Bridge => bridge::guest_nic(binding),
+        BindingMethod::Macvtap => macvtap::guest_nic(binding),
     })
 }
 
@@ -132,11 +143,17 @@ fn tap(binding: &Binding) -> Link {
     link
 }
 
-/// A state that claims this binding in its pod, with the tap.
-fn begin(binding: &Binding) -> (DesiredState, Netns) {
+/// A state that claims this binding in its pod.
+fn claim(binding: &Binding) -> (DesiredState, Netns) {
     let netns = Netns::Path(binding.netns.clone());
     let mut state = DesiredState::default();
     state.claim(netns.clone(), Mark::Binding(binding.nic.clone()));
+    (state, netns)
+}
+
+/// A state that claims this binding in its pod, with the tap.
+fn begin(binding: &Binding) -> (DesiredState, Netns) {
+    let (mut state, netns) = claim(binding);
     let pod = state.namespace(&netns);
     let tap_name = tap_name(&binding.pod_interface);
     pod.sysctls.insert(format!("net/ipv6/conf/{tap_name}/disable_ipv6"), "1".to_owned());
@@ -153,6 +170,7 @@ fn bare_nic(binding: &Binding) -> GuestNic {
         mac: binding.guest_mac,
         mtu: binding.pod.mtu,
         queues: binding.queues,
+        macvtap: false,
         dhcp_v4: None,
         addresses: Vec::new(),
     }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::error::{StepError, WiringError};
-use super::links::{self, Veth};
+use super::links::{self, Macvlan, Veth};
 use super::netns::{Inside, Namespace};
 use super::ovsdb::Ovs;
 use super::{Outcome, ethtool, guard, nft, tap};
@@ -40,7 +40,9 @@ pub(super) async fn apply_run(
     let run = ops.iter().take_while(|op| op.inside() == Some(netns));
     let steps: Vec<(Op, Option<File>)> = run
         .map(|op| match op {
-            Op::CreateVeth { peer_netns, .. } => Ok((op.clone(), Some(executors.handle(peer_netns)?))),
+            Op::CreateVeth { peer_netns: other, .. } | Op::CreateMacvlan { netns: other, .. } => {
+                Ok((op.clone(), Some(executors.handle(other)?)))
+            }
             _ => Ok((op.clone(), None)),
         })
         .collect::<Result<_, WiringError>>()?;
@@ -118,6 +120,12 @@ fn in_namespace(op: &Op, inside: &mut Inside, peer: Option<&File>) -> io::Result
                 peer_mac: *peer_mac,
             };
             made(links::create_veth(route, &veth))
+        }
+        Op::CreateMacvlan { name, uplink, mode, tap, mac, mtu, .. } => {
+            let missing = || io::Error::from_raw_os_error(nix::libc::ENOENT);
+            let netns = peer.ok_or_else(missing)?.as_fd();
+            let macvlan = Macvlan { netns, name, uplink, mode: *mode, tap: *tap, mac: *mac, mtu: *mtu };
+            made(links::create_macvlan(route, &macvlan))
         }
         Op::CreateTap { name, tap, .. } => made(tap::create(name, tap, || links::set_group(route, name))),
         Op::SetMark { link, mark, .. } => done(links::set_mark(route, link, mark)),

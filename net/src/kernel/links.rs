@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use ipnetwork::IpNetwork;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode, MacVtapMode,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -19,7 +19,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::netlink::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink};
 use crate::desired::{PortFlags, Route};
 use crate::mark::{DOOMED_LINK_GROUP, LINK_GROUP, Mark, OwnedLink, ROUTE_PROTOCOL};
-use crate::model::{IfName, MacAddr};
+use crate::model::{IfName, MacAddr, MacvlanMode};
 
 /// What a new veth is to be; see [`crate::op::Op::CreateVeth`].
 pub(super) struct Veth<'a> {
@@ -30,6 +30,17 @@ pub(super) struct Veth<'a> {
     pub(super) peer_netns: BorrowedFd<'a>,
     pub(super) peer_name: &'a IfName,
     pub(super) peer_mac: Option<MacAddr>,
+}
+
+/// What a new macvlan or macvtap is to be; see [`crate::op::Op::CreateMacvlan`].
+pub(super) struct Macvlan<'a> {
+    pub(super) netns: BorrowedFd<'a>,
+    pub(super) name: &'a IfName,
+    pub(super) uplink: &'a IfName,
+    pub(super) mode: MacvlanMode,
+    pub(super) tap: bool,
+    pub(super) mac: Option<MacAddr>,
+    pub(super) mtu: Option<u32>,
 }
 
 /// The index of a link.
@@ -95,6 +106,31 @@ pub(super) fn create_veth(route: &mut Netlink, veth: &Veth<'_>) -> io::Result<()
     }
     let peer = InfoData::Veth(InfoVeth::Peer(peer));
     attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(peer)]));
+    create(route, attributes)
+}
+
+/// Makes a macvlan or macvtap of ours in another namespace, on a link of this one.
+pub(super) fn create_macvlan(route: &mut Netlink, macvlan: &Macvlan<'_>) -> io::Result<()> {
+    let (kind, data) = match (macvlan.tap, macvlan.mode) {
+        (true, MacvlanMode::Bridge) => {
+            (InfoKind::MacVtap, InfoData::MacVtap(vec![InfoMacVtap::Mode(MacVtapMode::Bridge)]))
+        }
+        (true, MacvlanMode::Private) => {
+            (InfoKind::MacVtap, InfoData::MacVtap(vec![InfoMacVtap::Mode(MacVtapMode::Private)]))
+        }
+        (false, MacvlanMode::Bridge) => {
+            (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]))
+        }
+        (false, MacvlanMode::Private) => {
+            (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Private)]))
+        }
+    };
+    let mut attributes = named(macvlan.name);
+    attributes.push(LinkAttribute::Group(LINK_GROUP));
+    attributes.extend(hardware(macvlan.mac, macvlan.mtu));
+    attributes.push(LinkAttribute::Link(index(route, macvlan.uplink)?));
+    attributes.push(LinkAttribute::NetNsFd(macvlan.netns.as_raw_fd()));
+    attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
     create(route, attributes)
 }
 

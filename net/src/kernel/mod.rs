@@ -10,6 +10,7 @@ mod error;
 mod ethtool;
 mod guard;
 mod links;
+mod macvtap;
 mod netlink;
 mod netns;
 mod nft;
@@ -185,6 +186,31 @@ impl Wiring {
         report.done.extend(unused.done);
         report.rounds += unused.rounds;
         Ok(report)
+    }
+
+    /// Removes what an attachment has in its pod and no host end takes with it. What is not there is a success, as is a
+    /// namespace that is gone.
+    ///
+    /// # Errors
+    /// The steps that failed.
+    pub async fn remove_inside(&self, netns: &Path, id: &AttachmentId) -> Result<ApplyReport, WiringError> {
+        let _wiring = self.shared.read().await;
+        self.converge(&DesiredState::without_inside(netns.to_owned(), id.clone()), true).await
+    }
+
+    /// Opens a macvtap: what is written to it leaves for the wire, what the wire has for it is read. Each open file is a
+    /// queue that the kernel spreads frames over, so there must be one in all.
+    ///
+    /// # Errors
+    /// When the namespace or the macvtap is not there.
+    pub async fn open_macvtap(&self, netns: &Path, name: &IfName) -> Result<OwnedFd, WiringError> {
+        let netns = Netns::Path(netns.to_owned());
+        let namespace = self.enter_one(&netns).await?;
+        let inside = name.clone();
+        namespace.call(move |job| macvtap::open(&mut job.route, &inside)).await?.map_err(|source| {
+            let what = format!("macvtap `{name}`");
+            WiringError::Observe { netns, what, source }
+        })
     }
 
     /// Reads a pod interface as its CNI plugin left it.

@@ -9,7 +9,8 @@ use ipnetwork::IpNetwork;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoTun, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage, MacVlanMode, MacVtapMode,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
@@ -20,7 +21,7 @@ use super::view::{Details, GuardView, View};
 use super::{ethtool, guard, links, nft};
 use crate::desired::{Route, Tap};
 use crate::mark::{LinkMark, ROUTE_PROTOCOL};
-use crate::model::{IfName, MacAddr};
+use crate::model::{IfName, MacAddr, MacvlanMode};
 use crate::observed::{Master, ObservedKind, ObservedLink, ObservedNamespace, ObservedPortFlags};
 
 /// Attributes of a tun device (IFLA_TUN_* of linux/if_link.h), and the type of a tap.
@@ -170,10 +171,20 @@ fn parse(message: &LinkMessage, names: &BTreeMap<u32, IfName>) -> ObservedLink {
         match part {
             LinkInfo::Kind(InfoKind::Bridge) => link.kind = ObservedKind::Bridge { ports: 0 },
             LinkInfo::Kind(InfoKind::Veth) => link.kind = ObservedKind::Veth { peer },
+            LinkInfo::Kind(kind @ (InfoKind::MacVlan | InfoKind::MacVtap)) => {
+                // The kernel leaves an index out that is the link's own.
+                let uplink = peer.unwrap_or(link.index);
+                link.kind = ObservedKind::Macvlan { uplink, mode: None, tap: *kind == InfoKind::MacVtap };
+            }
             LinkInfo::Kind(kind) => link.kind = ObservedKind::Other(kind.to_string()),
             LinkInfo::Data(InfoData::Tun(data)) => {
                 if let Some(tap) = parse_tap(data) {
                     link.kind = ObservedKind::Tap(tap);
+                }
+            }
+            LinkInfo::Data(data @ (InfoData::MacVlan(_) | InfoData::MacVtap(_))) => {
+                if let ObservedKind::Macvlan { mode, .. } = &mut link.kind {
+                    *mode = macvlan_mode(data);
                 }
             }
             LinkInfo::PortData(InfoPortData::BridgePort(flags)) => link.port = Some(parse_port(flags)),
@@ -181,6 +192,23 @@ fn parse(message: &LinkMessage, names: &BTreeMap<u32, IfName>) -> ObservedLink {
         }
     }
     link
+}
+
+/// The mode of a macvlan or macvtap; none where it is one that we never set.
+fn macvlan_mode(data: &InfoData) -> Option<MacvlanMode> {
+    match data {
+        InfoData::MacVlan(data) => data.iter().find_map(|attribute| match attribute {
+            InfoMacVlan::Mode(MacVlanMode::Bridge) => Some(MacvlanMode::Bridge),
+            InfoMacVlan::Mode(MacVlanMode::Private) => Some(MacvlanMode::Private),
+            _ => None,
+        }),
+        InfoData::MacVtap(data) => data.iter().find_map(|attribute| match attribute {
+            InfoMacVtap::Mode(MacVtapMode::Bridge) => Some(MacvlanMode::Bridge),
+            InfoMacVtap::Mode(MacVtapMode::Private) => Some(MacvlanMode::Private),
+            _ => None,
+        }),
+        _ => None,
+    }
 }
 
 /// A tap's attributes; none for a tun. Absent owners are read as the highest id, which nobody has.

@@ -74,9 +74,11 @@ pub(super) fn views(desired: &DesiredState, look: Look) -> BTreeMap<Netns, View>
         }
         for mark in marks {
             match mark {
-                Mark::Attachment(id) => {
+                Mark::Attachment(id) if *netns == Netns::Host => {
                     view.links.entry(host_ifname(id)).or_default();
                 }
+                // In a pod the name of an attachment's link is not known by its key.
+                Mark::Attachment(_) => view.all_links = true,
                 Mark::Binding(_) | Mark::Shared => {
                     view.all_links = true;
                     view.tables = true;
@@ -100,6 +102,12 @@ pub(super) fn views(desired: &DesiredState, look: Look) -> BTreeMap<Netns, View>
         }
         for master in want.links.values().filter_map(|link| link.master.clone()) {
             view.links.entry(master).or_default();
+        }
+    }
+    let uplinks = desired.namespaces.values().flat_map(|want| want.links.values());
+    for link in uplinks {
+        if let LinkKind::Macvlan { uplink, .. } = &link.kind {
+            views.entry(Netns::Host).or_default().links.entry(uplink.clone()).or_default();
         }
     }
     views

@@ -83,6 +83,26 @@ pub enum Backend {
         /// Where set, the bridge is ours: made when it is missing, with this as the pods' gateway.
         gateway: Option<BridgeGateway>,
     },
+    /// A link of the host itself: the pod's interface is a macvlan on it, or a macvtap. There is no host end.
+    Macvtap {
+        /// Name of the link.
+        uplink: IfName,
+        /// Whom it may talk to on the same link.
+        mode: MacvlanMode,
+        /// Whether it is a macvtap, whose frames a guest takes and not the pod.
+        guest: bool,
+    },
+}
+
+/// What the macvlans and macvtaps on one link are to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MacvlanMode {
+    /// They reach each other directly.
+    #[default]
+    Bridge,
+    /// They do not reach each other, not even by way of the wire.
+    Private,
 }
 
 /// VLAN membership of a port.
@@ -183,6 +203,8 @@ pub enum BindingMethod {
     },
     /// The guest sits on the pod's segment itself.
     Bridge,
+    /// The pod interface is a macvtap, and the guest's.
+    Macvtap,
 }
 
 /// A port that masquerade forwards to the guest.

@@ -23,6 +23,9 @@ pub struct GuestNic {
     pub mtu: u32,
     /// Queue pairs of the tap, 1 where it is not multi-queue.
     pub queues: u32,
+    /// Whether the tap is a macvtap, which the agent opens: its device has no node in the launcher's /dev.
+    #[serde(default)]
+    pub macvtap: bool,
     /// What to answer the guest by DHCPv4; none where the network's own server answers.
     pub dhcp_v4: Option<DhcpV4>,
     /// The addresses that the guest owns on this network, for the status; with their prefix.

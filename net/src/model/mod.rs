@@ -8,7 +8,7 @@ mod security;
 
 pub use attachment::{
     Attachment, AttachmentId, AttachmentIdError, Backend, Binding, BindingMethod, BridgeGateway, Delivery,
-    ForwardedPort, PodInterface, Protocol, Vlan,
+    ForwardedPort, MacvlanMode, PodInterface, Protocol, Vlan,
 };
 pub use guest::{DhcpV4, GuestNic, StaticRoute};
 pub use ifname::{IfName, IfNameError};

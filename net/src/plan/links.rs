@@ -178,6 +178,25 @@ impl Planner<'_> {
                     self.diff(netns, name, link, &made);
                 }
             },
+            LinkKind::Macvlan { uplink, mode, tap, .. } => {
+                let host = self.observed.namespaces.get(&Netns::Host);
+                let on = host.and_then(|host| host.links.get(uplink));
+                let on = on.ok_or_else(|| PlanError::MissingUplink(uplink.clone()))?.index;
+                let kind = ObservedKind::Macvlan { uplink: on, mode: Some(*mode), tap: *tap };
+                match present {
+                    Some(present) if present.kind == kind && present.owned(name).is_some() => {
+                        self.diff(netns, name, link, present);
+                    }
+                    _ => {
+                        self.make_room(netns, name, present)?;
+                        let (netns, name, uplink) = (netns.clone(), name.clone(), uplink.clone());
+                        let (mac, mtu) = (link.mac, link.mtu);
+                        let made = fresh(kind, link, None);
+                        self.diff(&netns, &name, link, &made);
+                        self.ops.push(Op::CreateMacvlan { netns, name, uplink, mode: *mode, tap: *tap, mac, mtu });
+                    }
+                }
+            }
             LinkKind::Tap { tap, .. } => match present {
                 Some(present) if present.kind == ObservedKind::Tap(*tap) && present.owned(name).is_some() => {
                     self.diff(netns, name, link, present);

@@ -67,6 +67,9 @@ pub enum PlanError {
         /// Its name.
         name: IfName,
     },
+    /// The link of the host that a macvlan or macvtap is to be on does not exist.
+    #[error("failed to find uplink `{0}` on the node")]
+    MissingUplink(IfName),
     /// The OVS bridge does not exist.
     #[error("failed to find OVS bridge `{0}`")]
     MissingOvsBridge(String),
@@ -94,7 +97,10 @@ impl PlanError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::MissingNetns(_) | Self::MissingLink { .. } | Self::NoOvs(_) => ErrorClass::Retry,
-            Self::MissingBridge { .. } | Self::MissingOvsBridge(_) | Self::NotABridge { .. } => ErrorClass::Invalid,
+            Self::MissingBridge { .. }
+            | Self::MissingOvsBridge(_)
+            | Self::MissingUplink(_)
+            | Self::NotABridge { .. } => ErrorClass::Invalid,
             Self::ForeignLink { .. } | Self::ForeignPort(_) => ErrorClass::Conflict,
             Self::LoneVeth(_) => ErrorClass::Bug,
         }
@@ -106,6 +112,7 @@ impl PlanError {
             Self::MissingNetns(_) => "NetnsNotFound",
             Self::MissingLink { .. } => "InterfaceNotFound",
             Self::MissingBridge { .. } | Self::MissingOvsBridge(_) => "BridgeNotFound",
+            Self::MissingUplink(_) => "UplinkNotFound",
             Self::NotABridge { .. } => "NotABridge",
             Self::NoOvs(_) => "OpenVSwitchUnavailable",
             Self::ForeignLink { .. } | Self::ForeignPort(_) => "NameTaken",

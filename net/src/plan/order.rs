@@ -80,7 +80,7 @@ fn step(op: &Op) -> Step {
         Op::CreateGuard { .. } => Step::CreateGuard,
         Op::AddElements { .. } => Step::AddElements,
         Op::CreateBridge { .. } => Step::CreateBridge,
-        Op::CreateVeth { .. } | Op::CreateTap { .. } => Step::CreatePort,
+        Op::CreateVeth { .. } | Op::CreateTap { .. } | Op::CreateMacvlan { .. } => Step::CreatePort,
         Op::SetMark { .. } => Step::SetMark,
         Op::RemoveAddress { .. } => Step::RemoveAddress,
         Op::SetMac { .. } | Op::SetMtu { .. } | Op::DisableTxChecksum { .. } => Step::SetHardware,

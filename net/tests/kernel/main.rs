@@ -6,6 +6,7 @@ mod bindings;
 mod frames;
 mod links;
 mod linux_bridge;
+mod macvtap;
 mod ovs;
 mod pods;
 mod security;

@@ -38,6 +38,7 @@ impl Fake {
         let bridges = BTreeMap::from([("br0".to_owned(), ObservedBridge { userspace })]);
         fake.state.ovs = Some(ObservedOvs { bridges, ports: BTreeMap::new() });
         fake.make(&Netns::Host, &name("br0"), ObservedKind::Bridge { ports: 0 }, LinkMark::Foreign);
+        fake.make(&Netns::Host, &name("up0"), ObservedKind::Other(String::new()), LinkMark::Foreign);
         fake
     }
 
@@ -159,6 +160,12 @@ impl Fake {
                 if let Some(master) = master {
                     self.set_master(netns, name, master)?;
                 }
+            }
+            Op::CreateMacvlan { netns, name, uplink, mode, tap, mac, mtu } => {
+                let uplink = self.link(&Netns::Host, uplink)?.index;
+                let kind = ObservedKind::Macvlan { uplink, mode: Some(*mode), tap: *tap };
+                self.make(netns, name, kind, LinkMark::Unnamed);
+                self.set_hardware(netns, name, *mac, *mtu)?;
             }
             Op::CreateTap { netns, name, tap } => {
                 self.make(netns, name, ObservedKind::Tap(*tap), LinkMark::Unnamed);

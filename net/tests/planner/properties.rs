@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use holdfast_net::desired::{DesiredState, Netns};
 use holdfast_net::mark::LinkMark;
 use holdfast_net::model::{
-    Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, PodInterface,
-    PortSecurity, Protocol, StaticRoute, Vlan,
+    Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, MacvlanMode,
+    PodInterface, PortSecurity, Protocol, StaticRoute, Vlan,
 };
 use holdfast_net::observed::{Master, ObservedGuard, ObservedKind, ObservedLink, ObservedState};
 use holdfast_net::plan::{Op, Plan, plan};
@@ -49,6 +49,7 @@ fn backend() -> impl Strategy<Value = Backend> {
         vlan().prop_map(|vlan| Backend::Ovs { bridge: "br0".to_owned(), vlan }),
         Just(Backend::LinuxBridge { bridge: name("br0"), gateway: None }),
         Just(Backend::LinuxBridge { bridge: name("hf-pod0"), gateway: Some(gateway) }),
+        any::<bool>().prop_map(|guest| Backend::Macvtap { uplink: name("up0"), mode: MacvlanMode::Bridge, guest }),
     ]
 }
 
@@ -56,6 +57,7 @@ fn method() -> impl Strategy<Value = BindingMethod> {
     let port = (1..9u16).prop_map(|port| ForwardedPort { protocol: Protocol::Tcp, port });
     prop_oneof![
         Just(BindingMethod::Bridge),
+        Just(BindingMethod::Macvtap),
         proptest::collection::vec(port, 0..3)
             .prop_map(|ports| BindingMethod::Masquerade { cidr: "10.0.2.0/24".parse().unwrap(), ports }),
     ]
@@ -102,10 +104,10 @@ fn pod(number: usize) -> impl Strategy<Value = Pod> {
                 netns,
                 pod_interface: name("eth0"),
                 pod,
+                queues: if method == BindingMethod::Macvtap { 1 } else { queues },
                 method,
                 guest_mac: attachment.mac,
                 tap_owner: (107, 107),
-                queues,
                 link_up: true,
                 delivery: delivered.then(Delivery::default),
                 hostname: "guest".to_owned(),
@@ -247,6 +249,9 @@ proptest! {
         }
         for pod in &pods {
             settle(&mut fake, &DesiredState::without_binding(pod.attachment.netns.clone(), "default"));
+        }
+        for Attachment { netns, id, .. } in pods.iter().map(|pod| &pod.attachment) {
+            settle(&mut fake, &DesiredState::without_inside(netns.clone(), id.clone()));
         }
         settle(&mut fake, &DesiredState::without(pods.iter().map(|pod| &pod.attachment.id)));
         settle(&mut fake, &DesiredState::without_unused());

@@ -4,6 +4,7 @@
 
 mod console;
 mod kills;
+mod macvtap;
 mod pings;
 mod world;
 
