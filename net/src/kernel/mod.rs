@@ -195,7 +195,7 @@ impl Wiring {
     /// The steps that failed.
     pub async fn remove_inside(&self, netns: &Path, id: &AttachmentId) -> Result<ApplyReport, WiringError> {
         let _wiring = self.shared.read().await;
-        self.converge(&DesiredState::without_inside(netns.to_owned(), id.clone()), true).await
+        self.converge(&DesiredState::without_inside(netns.to_owned(), id.clone()), Look::Whole, true).await
     }
 
     /// Opens a macvtap: what is written to it leaves for the wire, what the wire has for it is read. Each open file is a
