@@ -106,7 +106,7 @@ fn load(root: &Path, kind: LeaseKind, leases: &mut BTreeMap<(LeaseKind, String),
             fs::remove_file(&path)?;
         } else if let Some(name) = name.strip_suffix(".json") {
             match fs::read(&path)
-                .and_then(|bytes| Ok((!is_without_content(&bytes)).then(|| decode(kind, &bytes)).transpose()?))
+                .and_then(|bytes| (!is_without_content(&bytes)).then(|| decode(kind, &bytes)).transpose())
             {
                 Ok(Some(lease)) => _ = leases.insert((kind, name.to_owned()), lease),
                 Ok(None) => fs::remove_file(&path)?,
