@@ -309,3 +309,25 @@ async fn a_sigkill_leaves_whole_leases_or_none() {
         }
     }
 }
+
+/// A lease is synced before anybody is told of it: a name without content is one that nobody was told of.
+#[tokio::test]
+async fn what_a_power_cut_leaves_of_an_unkept_lease_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::open(folder.path()).unwrap();
+    let unkept = ask(&store, "a", &["192.0.2.10"]).await.unwrap();
+    ask(&store, "b", &["192.0.2.11"]).await.unwrap();
+    drop(store);
+    let file = |address: &str| folder.path().join(format!("ipleases/lab.{address}.json"));
+    fs::write(file("c000020a"), "").unwrap();
+    // What was once whole, and is something else by now, was somebody's.
+    fs::write(file("c000020b"), "{").unwrap();
+    for file in fs::read_dir(folder.path().join("macleases")).unwrap() {
+        fs::write(file.unwrap().path(), [0; 100]).unwrap();
+    }
+    let store = FileStore::open(folder.path()).unwrap();
+    assert!(!file("c000020a").exists());
+    assert_eq!(fs::read_dir(folder.path().join("macleases")).unwrap().count(), 0);
+    assert_eq!(ask(&store, "a", &["192.0.2.10"]).await.unwrap(), unkept);
+    ask(&store, "c", &["192.0.2.11"]).await.unwrap_err();
+}

@@ -150,3 +150,19 @@ fn the_agent_is_killed_at_any_moment_of_an_add() {
     println!("{added} were added, {refused} were not");
     assert!(added > 0 && refused > 0);
 }
+
+/// The name of a record may be on disk before its content is, until its ADD is answered.
+#[test]
+fn a_record_that_a_power_cut_emptied_is_none() {
+    let mut host = Host::with_ovs();
+    for content in [&[][..], &[0; 300]] {
+        let pod = host.pod();
+        Call::new("c", &pod.path, &config(&host, "1.1.0", "ovs")).run().unwrap();
+        host.kill();
+        let name = files(&host.state().join("attachments")).remove(0);
+        fs::write(host.state().join("attachments").join(name), content).unwrap();
+        host.start();
+        eventually("the pod's interface goes", || if pod.links().is_empty() { Ok(()) } else { Err("there".into()) });
+        host.assert_clean();
+    }
+}

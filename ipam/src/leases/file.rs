@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,12 @@ use serde_json::Value;
 
 use super::{Lease, LeaseError, LeaseKind, LeaseStore};
 
+/// Which lease: its kind and its name.
+type Key = (LeaseKind, String);
+
+/// How many leases can be written at once.
+const WRITERS: usize = 32;
+
 /// A folder of leases.
 #[derive(Clone, Debug)]
 pub struct FileStore {
@@ -32,7 +39,10 @@ pub struct FileStore {
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
-    leases: Mutex<BTreeMap<(LeaseKind, String), Lease>>,
+    /// Never held while the disk is waited for: every allocation looks here.
+    leases: Mutex<BTreeMap<Key, Lease>>,
+    /// Held by who changes or deletes a lease, from the look at it to the end; which one follows from its key.
+    writers: [Mutex<()>; WRITERS],
     /// Last resourceVersion that was given out.
     version: AtomicU64,
     /// Held for as long as the store is.
@@ -79,6 +89,7 @@ impl FileStore {
             inner: Arc::new(Inner {
                 root: root.to_owned(),
                 leases: Mutex::new(leases),
+                writers: Default::default(),
                 version: version.into(),
                 _lock: lock,
             }),
@@ -95,7 +106,7 @@ fn load(root: &Path, kind: LeaseKind, leases: &mut BTreeMap<(LeaseKind, String),
             fs::remove_file(&path)?;
         } else if let Some(name) = name.strip_suffix(".json") {
             match fs::read(&path)
-                .and_then(|bytes| Ok((!is_without_content(&bytes)).then(|| decode(kind, &bytes)).transpose()?))
+                .and_then(|bytes| (!is_without_content(&bytes)).then(|| decode(kind, &bytes)).transpose())
             {
                 Ok(Some(lease)) => _ = leases.insert((kind, name.to_owned()), lease),
                 Ok(None) => fs::remove_file(&path)?,
@@ -140,7 +151,16 @@ fn metadata_mut(lease: &mut Lease) -> &mut ObjectMeta {
 }
 
 impl Inner {
-    fn leases(&self) -> MutexGuard<'_, BTreeMap<(LeaseKind, String), Lease>> {
+    /// Keeps others from writing this lease.
+    fn writer(&self, key: &Key) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let which = usize::try_from(hasher.finish() % WRITERS as u64).unwrap_or_default();
+        // It guards no data that a panic could have left half done.
+        self.writers[which].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leases(&self) -> MutexGuard<'_, BTreeMap<Key, Lease>> {
         // Each critical section leaves the map whole, so a panic elsewhere does not spoil it.
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -231,11 +251,11 @@ impl Inner {
     }
 
     fn update_status(&self, mut lease: Lease) -> Result<Lease, LeaseError> {
-        let mut leases = self.leases();
         let key = (lease.kind(), lease.name().to_owned());
-        let present = leases.get(&key).filter(|present| same(present, &lease)).ok_or_else(|| changed(&lease))?;
+        let _writer = self.writer(&key);
+        let present = self.leases().get(&key).filter(|present| same(present, &lease)).cloned();
         // The status alone is written: metadata and spec are those that are stored.
-        let mut stored = present.clone();
+        let mut stored = present.ok_or_else(|| changed(&lease))?;
         match (&mut stored, &mut lease) {
             (Lease::Ip(stored), Lease::Ip(lease)) => stored.status = lease.status.take(),
             (Lease::Mac(stored), Lease::Mac(lease)) => stored.status = lease.status.take(),
@@ -243,21 +263,21 @@ impl Inner {
         }
         metadata_mut(&mut stored).resource_version = Some(self.next_version());
         self.replace(&stored).map_err(|error| failed("update", &stored, error))?;
-        leases.insert(key, stored.clone());
+        self.leases().insert(key, stored.clone());
         Ok(stored)
     }
 
     fn delete(&self, lease: &Lease) -> Result<(), LeaseError> {
-        let mut leases = self.leases();
         let key = (lease.kind(), lease.name().to_owned());
-        match leases.get(&key) {
+        let _writer = self.writer(&key);
+        match self.leases().get(&key) {
             None => return Ok(()),
             Some(present) if !same(present, lease) => return Err(changed(lease)),
             Some(_) => {}
         }
         let removed = fs::remove_file(self.path(lease)).and_then(|()| self.sync_folder(lease.kind()));
         removed.map_err(|error| failed("delete", lease, error))?;
-        leases.remove(&key);
+        self.leases().remove(&key);
         Ok(())
     }
 }

@@ -216,3 +216,25 @@ fn flows_of_others_stay() {
     let flows = switch.flows();
     assert!(flows.len() == 2 && flows.iter().any(|flow| flow.contains("0x1234")), "{flows:?}");
 }
+
+/// [`Wiring::make`] looks at less than a comparison does: it must come to the same.
+#[test]
+fn what_is_made_needs_nothing_more() {
+    let world = World::new();
+    let switch = Switch::start(&world);
+    world.host.ip("link add lb0 type bridge");
+    world.host.ip("link set lb0 up");
+    let on_bridge = Backend::LinuxBridge { bridge: ifname("lb0"), gateway: None };
+    let on_ovs = Backend::Ovs { bridge: "br0".to_owned(), vlan: Vlan::Untagged };
+    let pods = [world.netns(), world.netns(), world.netns()];
+    world.wire(Some(&switch.socket()), async |wiring| {
+        for (pod, (backend, last)) in pods.iter().zip([(&on_bridge, 11), (&on_bridge, 12), (&on_ovs, 13)]) {
+            let security = Some(limited());
+            let desired = desired(&Attachment { security, ..world.attachment(pod, last, backend.clone()) });
+            assert!(!wiring.make(&desired).await.unwrap().done.is_empty());
+            assert!(wiring.plan(&desired).await.unwrap().is_empty());
+            assert!(wiring.make(&desired).await.unwrap().done.is_empty());
+        }
+    });
+    assert!(switch.flows().len() > 10, "{:?}", switch.flows());
+}

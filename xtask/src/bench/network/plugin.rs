@@ -65,9 +65,9 @@ impl Plugin {
         let result: Value = serde_json::from_slice(&printed).context("the plugin's result is no JSON")?;
         // The reference plugin names the bridge first; of ours and of its own, the host's end has no sandbox.
         let ends = result["interfaces"].as_array().into_iter().flatten();
-        let port =
+        let mut port =
             ends.filter(|end| end["sandbox"].as_str().is_none_or(str::is_empty)).filter_map(|end| end["name"].as_str());
-        let port = port.last().context("the plugin's result names no port")?.to_owned();
+        let port = port.next_back().context("the plugin's result names no port")?.to_owned();
         Ok(Added { took, port })
     }
 
