@@ -233,3 +233,14 @@ fn a_field_that_is_missing_is_at_its_parent() {
     assert_eq!(locate(VM, &path), Some(Location { line: 8, column: 3 }));
     assert_eq!(locate(VM, &FieldPath::default()), None);
 }
+
+/// Each place takes reading the text again: a text that is wrong throughout is not read as often as it has lines.
+#[test]
+fn of_many_problems_all_are_told_and_the_first_with_their_places() {
+    let unknown: String = (0..1000).map(|number| format!("unknown{number}: x\n")).collect();
+    let error = decode_yaml(&format!("apiVersion: v1\nkind: ConfigMap\n{unknown}")).unwrap_err();
+    let DecodeError::Fields { problems, .. } = error else { panic!("{error}") };
+    assert_eq!(problems.len(), 1000);
+    assert_eq!(problems[0].location, Some(Location { line: 3, column: 1 }));
+    assert_eq!(problems.iter().filter(|problem| problem.location.is_some()).count(), 50);
+}

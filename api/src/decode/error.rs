@@ -63,16 +63,20 @@ impl DecodeError {
         }
     }
 
-    /// The same error, each of its problems with its place in `text`.
+    /// The same error, the first of its problems with their places in `text`.
     pub(super) fn located_in(mut self, text: &str) -> Self {
         if let Self::Fields { problems, .. } = &mut self {
-            for problem in problems {
+            for problem in problems.iter_mut().take(LOCATED) {
                 problem.location = locate(text, &problem.path);
             }
         }
         self
     }
 }
+
+/// How many problems of an object are told with their places: each is found by reading the text once more, which would
+/// take minutes where it has some ten thousand of them.
+const LOCATED: usize = 50;
 
 /// A place in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +100,8 @@ pub struct Problem {
     pub path: FieldPath,
     /// What is wrong with it.
     pub wrong: Wrong,
-    /// Where it stands, if the object was decoded from text and the place could be found.
+    /// Where it stands, if the object was decoded from text and the place could be found; of many problems, the first
+    /// are told with it.
     pub location: Option<Location>,
 }
 
