@@ -125,7 +125,13 @@ fn in_namespace(op: &Op, inside: &mut Inside, peer: Option<&File>) -> io::Result
             let missing = || io::Error::from_raw_os_error(nix::libc::ENOENT);
             let netns = peer.ok_or_else(missing)?.as_fd();
             let macvlan = Macvlan { netns, name, uplink, mode: *mode, tap: *tap, mac: *mac, mtu: *mtu };
-            made(links::create_macvlan(route, &macvlan))
+            match links::create_macvlan(route, &macvlan) {
+                // Here it is not the name that is taken.
+                Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                    Err(io::Error::other(format!("`{uplink}` is a port of a bridge, or carries its frames elsewhere")))
+                }
+                result => made(result),
+            }
         }
         Op::CreateTap { name, tap, .. } => made(tap::create(name, tap, || links::set_group(route, name))),
         Op::SetMark { link, mark, .. } => done(links::set_mark(route, link, mark)),

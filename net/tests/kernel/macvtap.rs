@@ -162,6 +162,11 @@ fn an_uplink_that_is_missing_or_made_anew_is_said_and_mended() {
         assert_eq!(error.reason(), "UplinkNotFound");
         assert!(pod.links().is_empty());
         let _machine = machine(&world);
+        world.host.ip("link add br0 type bridge");
+        world.host.ip("link set up0 master br0");
+        let error = wiring.reconcile(&desired).await.unwrap_err();
+        assert!(chain(&error).contains("`up0` is a port of a bridge"), "{}", chain(&error));
+        world.host.ip("link set up0 nomaster");
         settle(&wiring, &desired).await;
         // It takes its macvlans with it.
         world.host.ip("link delete up0");
