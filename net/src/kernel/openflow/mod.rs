@@ -2,7 +2,7 @@
 
 mod message;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -30,16 +30,19 @@ pub(super) async fn connect(folder: &Path, bridge: &str) -> Result<Connection, S
     within(Connection::open(folder, bridge), bridge).await
 }
 
-/// The cookies of our flows of a port.
-pub(super) async fn cookies(folder: &Path, bridge: &str, port: u32) -> Result<BTreeSet<u64>, StepError> {
-    let flows = within(flows(folder, bridge, Some(port)), bridge).await?;
-    Ok(flows.into_iter().map(|(cookie, _)| cookie).collect())
-}
-
-/// The ports of which there are flows of ours.
-pub(super) async fn ports(folder: &Path, bridge: &str) -> Result<BTreeSet<u32>, StepError> {
-    let flows = within(flows(folder, bridge, None), bridge).await?;
-    Ok(flows.into_iter().filter_map(|(_, port)| port).collect())
+/// The cookies of our flows by port, of one port or of all.
+pub(super) async fn cookies(
+    folder: &Path,
+    bridge: &str,
+    port: Option<u32>,
+) -> Result<BTreeMap<u32, BTreeSet<u64>>, StepError> {
+    let mut cookies = BTreeMap::<_, BTreeSet<_>>::new();
+    for (cookie, port) in within(flows(folder, bridge, port), bridge).await? {
+        if let Some(port) = port {
+            cookies.entry(port).or_default().insert(cookie);
+        }
+    }
+    Ok(cookies)
 }
 
 /// Cookie and port of our flows.

@@ -4,7 +4,7 @@ mod codec;
 mod replica;
 mod session;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,9 +103,18 @@ impl Ovs {
             return Ok(None);
         }
         let mut observed = self.shared.replica().observe(&view.bridges, &view.ports);
+        let mut secured = BTreeMap::<String, Vec<_>>::new();
         for (_, port) in observed.ports.iter_mut().filter(|(name, _)| view.secured.contains(*name)) {
             if let Some(number) = port.number {
-                port.flows = Some(openflow::cookies(self.folder(), &port.bridge, number).await?);
+                secured.entry(port.bridge.clone()).or_default().push((number, port));
+            }
+        }
+        for (bridge, ports) in secured {
+            // A connection and a question for each bridge, and not for each port.
+            let only = if let [(number, _)] = ports.as_slice() { Some(*number) } else { None };
+            let mut cookies = openflow::cookies(self.folder(), &bridge, only).await?;
+            for (number, port) in ports {
+                port.flows = Some(cookies.remove(&number).unwrap_or_default());
             }
         }
         Ok(Some(observed))
@@ -126,10 +135,10 @@ impl Ovs {
     pub(super) async fn stray_flows(&self) -> Result<Vec<(String, u32)>, StepError> {
         let mut strays = Vec::new();
         for bridge in self.bridges().await? {
-            let Ok(ports) = openflow::ports(self.folder(), &bridge).await else { continue };
+            let Ok(flows) = openflow::cookies(self.folder(), &bridge, None).await else { continue };
             // Known only now: a port is in the database before it has flows.
             let known = self.shared.replica().secured_numbers(&bridge);
-            strays.extend(ports.difference(&known).map(|port| (bridge.clone(), *port)));
+            strays.extend(flows.into_keys().filter(|port| !known.contains(port)).map(|port| (bridge.clone(), port)));
         }
         Ok(strays)
     }
