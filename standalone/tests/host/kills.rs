@@ -19,6 +19,8 @@ use crate::world::{LAN, LONG, World, eventually, vm};
 const KILLS: usize = 200;
 /// VMs at a time.
 const MOST: usize = 10;
+/// How long a VM may take to run once nothing is killed any more: one that failed often waits before it is tried again.
+const SETTLE: Duration = Duration::from_secs(360);
 /// Longest wait before a kill: within it a VM comes from its manifest to its guest.
 const PAUSE_MS: u64 = 700;
 
@@ -109,15 +111,16 @@ fn at_any_moment() {
     assert!(known.len() >= MOST, "few VMs came so far as to have an address");
     let mut addresses = BTreeSet::new();
     for name in &vms {
-        let vmi = world.running(name, None);
-        let identity =
-            eventually("it says its addresses", LONG, || identity(&world.get("vmi", name)?).or(identity(&vmi)));
+        let identity = eventually(&format!("{name} runs, with its addresses"), SETTLE, || {
+            let vmi = world.get("vmi", name)?;
+            identity(&vmi).filter(|_| vmi["status"]["phase"] == "Running")
+        });
         assert_eq!(known.get(name).unwrap_or(&identity), &identity, "{name} has other addresses");
         assert!(addresses.insert(identity.0.clone()), "two have {}", identity.0);
         assert!(addresses.insert(identity.1.clone()), "two have {}", identity.1);
     }
     // One that was deleted while its launcher died may be waited for until its time to start is over.
-    eventually("no other VM is left", LONG, || (world.launchers().len() == vms.len()).then_some(()));
+    eventually("no other VM is left", SETTLE, || (world.launchers().len() == vms.len()).then_some(()));
     vms.iter().for_each(|name| world.remove(&format!("{name}.yaml")));
     eventually("all VMs go", LONG, || fs::read_dir(world.path("s/vms")).unwrap().next().is_none().then_some(()));
     world.remove("lan.yaml");
