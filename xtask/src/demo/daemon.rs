@@ -1,5 +1,6 @@
 //! holdfastd in the node's namespaces, and the launchers that it starts.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::world::{self, DEMO};
+use super::world::{self, DEMO, World};
 use super::{control, switch};
 use crate::process;
+use crate::workspace::Profile;
 
 /// holdfastd, running. It goes on when this is dropped: `--keep` wants that, and `World::down` ends it.
 pub struct Daemon {
@@ -20,31 +22,10 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it in the node's network namespace and a mount namespace of its own; returns once it answers.
     pub fn start() -> Result<Self> {
-        let log = File::create(DEMO.log()).context("failed to make the log")?;
         // `ip netns exec` makes the mount namespace, and becomes the program.
-        let child = Command::new("ip")
-            .args(["netns", "exec", &DEMO.node()])
-            .arg(super::PROFILE.folder().join("holdfastd"))
-            .arg("--manifests")
-            .arg(DEMO.manifests())
-            .arg("--state")
-            .arg(DEMO.state())
-            .arg("--run")
-            .arg(DEMO.run())
-            .arg("--ovsdb")
-            .arg(switch::database(&DEMO))
-            // An address that is free again is seen to be free within the demo.
-            .args(["--quarantine", "1"])
-            // The log is a file.
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Ctrl-C is for the demo; it asks holdfastd to end when it is done with it.
-            .process_group(0)
-            .spawn()
-            .context("failed to start holdfastd")?;
-        fs::write(DEMO.holdfastd_pidfile(), child.id().to_string()).context("failed to note holdfastd's process")?;
+        let mut way = Command::new("ip");
+        way.args(["netns", "exec", &DEMO.node()]);
+        let child = spawn(&DEMO, way, super::PROFILE, &[])?;
         let daemon = Self { child: child.into() };
         let answers = process::wait_for("holdfastd to answer", Duration::from_secs(20), || {
             daemon.check()?;
@@ -77,6 +58,35 @@ impl Daemon {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].iter().for_each(|line| eprintln!("{line}"));
     }
+}
+
+/// Starts holdfastd on the folders and the switch of a world, behind the program that leads into its node, and notes its
+/// process. `besides` are further arguments; Ctrl-C is for the caller, who asks it to end when it is done with it.
+pub fn spawn(world: &World<'_>, mut way: Command, profile: Profile, besides: &[&OsStr]) -> Result<Child> {
+    let log = File::create(world.log()).context("failed to make the log")?;
+    way.arg(profile.folder().join("holdfastd"))
+        .arg("--manifests")
+        .arg(world.manifests())
+        .arg("--state")
+        .arg(world.state())
+        .arg("--run")
+        .arg(world.run())
+        .arg("--ovsdb")
+        .arg(switch::database(world))
+        // An address that is free again is seen to be free before long.
+        .args(["--quarantine", "1"])
+        .args(besides);
+    let child = way
+        // The log is a file.
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .context("failed to start holdfastd")?;
+    fs::write(world.holdfastd_pidfile(), child.id().to_string()).context("failed to note holdfastd's process")?;
+    Ok(child)
 }
 
 /// Checks each process in the VM's sandbox: no root, no capability, no way to gain any. Returns a line on them.

@@ -4,7 +4,7 @@
 //! down what an earlier one that was killed has left. What `--keep` handed over, only `--down` takes down.
 
 mod control;
-mod daemon;
+pub mod daemon;
 mod guest_view;
 mod inventory;
 mod on_cluster;

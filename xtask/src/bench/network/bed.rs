@@ -5,17 +5,16 @@
 //! that one that was killed leaves nothing for longer than to the next.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::Flock;
 use nix::sched::{CloneFlags, setns};
 
-use crate::demo::switch;
 use crate::demo::world::{World, inside, ip};
+use crate::demo::{daemon, switch};
 use crate::process::{self, Program};
 use crate::workspace::Profile;
 
@@ -61,33 +60,12 @@ impl Bed {
     }
 
     fn start(&mut self) -> Result<()> {
-        let log = File::create(WORLD.log()).context("failed to make the log")?;
-        let daemon = Command::new("nsenter")
-            .arg(format!("--net={}", node().display()))
-            .arg(Profile::Release.folder().join("holdfastd"))
-            .arg("--manifests")
-            .arg(WORLD.manifests())
-            .arg("--state")
-            .arg(self.state())
-            .arg("--run")
-            .arg(WORLD.run())
-            .arg("--ovsdb")
-            .arg(switch::database(&WORLD))
-            // No VM is run: of its launcher it only asks that it is there, and of KVM nothing.
-            .arg("--launcher")
-            .arg(self.plugin())
-            .args(["--emulation", "always"])
-            // Addresses that were given back are free again within the run.
-            .args(["--quarantine", "1"])
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Ctrl-C is for the bench, which ends it.
-            .process_group(0)
-            .spawn()
-            .context("failed to start holdfastd")?;
-        fs::write(WORLD.holdfastd_pidfile(), daemon.id().to_string()).context("failed to note holdfastd's process")?;
+        let mut way = Command::new("nsenter");
+        way.arg(format!("--net={}", node().display()));
+        // No VM is run: of its launcher it only asks that it is there, and of KVM nothing.
+        let plugin = self.plugin();
+        let besides = ["--launcher".as_ref(), plugin.as_os_str(), "--emulation".as_ref(), "always".as_ref()];
+        let daemon = daemon::spawn(&WORLD, way, Profile::Release, &besides)?;
         let daemon = self.daemon.insert(daemon);
         let served = process::wait_for("holdfastd to serve", DEADLINE, || match daemon.try_wait()? {
             Some(status) => bail!("holdfastd ended: {status}"),
