@@ -101,6 +101,11 @@ impl Claim {
     pub fn id(&self) -> String {
         format!("{}/{}", self.uid, self.network)
     }
+
+    /// Whether they are one claim: what their [`Self::id`]s say, without making a text of each.
+    pub fn is(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.network == other.network
+    }
 }
 
 /// Where a leased address is in use.

@@ -1,8 +1,8 @@
 //! ADD: addresses, then the record, then the devices, then the answer.
 //!
 //! Invariants: nothing is touched before everything that can be known to be wrong has been refused; lease and record
-//! are written before a device is made, and on disk before the answer ([`durable`]); an ADD that fails leaves nothing (its removal goes on behind the answer,
-//! and the next ADD of the key waits for it).
+//! are written before a device is made, and on disk before the answer ([`durable`]); an ADD that fails leaves nothing (its
+//! removal goes on behind the answer, and the next ADD of the key waits for it).
 
 use std::net::IpAddr;
 

@@ -240,9 +240,7 @@ impl Registry {
 
     /// The attachment that uses the addresses of `claim`, if there is one.
     pub fn user_of(&self, claim: &Claim) -> Option<Key> {
-        // As `Claim::id` tells them apart, without making a text of each of them.
-        let is_it = |of: &Claim| of.uid == claim.uid && of.network == claim.network;
-        let same = |entry: &&Entry| entry.record.claim.as_ref().is_some_and(is_it);
+        let same = |entry: &&Entry| entry.record.claim.as_ref().is_some_and(|of| of.is(claim));
         self.state().entries.values().find(same).map(|entry| entry.record.key.clone())
     }
 

@@ -3,7 +3,8 @@
 //! Invariants: a file is there, complete, before a device is touched, so that the end of the process leaves no device
 //! without it; it is on disk (synced, and its folder too) before the runtime is told of the ADD. In between a power cut may
 //! leave a file without its content: the devices went with the power, but for ports of Open vSwitch, which are found by
-//! their marks and removed as strays. A record holds everything that converging, CHECK and DEL need, so none of them asks anybody.
+//! their marks and removed as strays. A record holds everything that converging, CHECK and DEL need, so none of them asks
+//! anybody.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};

@@ -2,8 +2,8 @@
 //! be. In between, the attachments alone, whenever something changes.
 //!
 //! In this order: notes of DELs, attachments whose namespace is gone, devices of ours that nobody owns, drift
-//! of the rest, leases of pods that are gone, leases that do not say where they are in use, quarantine. Each round is complete in itself; what fails in one is
-//! tried again in the next.
+//! of the rest, flows of ours without a port, leases of pods that are gone, leases that do not say where they are in use,
+//! quarantine. Each round is complete in itself; what fails in one is tried again in the next.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -327,9 +327,7 @@ impl LeaseStore for FileStore {
         segment: &'a str,
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<Vec<Lease>, LeaseError>> {
-        // As `Claim::id` tells them apart, without making a text of each of them.
-        let same = |of: &Claim| of.uid == claim.uid && of.network == claim.network;
-        let mine = |lease: &&Lease| lease.kind() == kind && lease.segment() == segment && same(lease.claim());
+        let mine = |lease: &&Lease| lease.kind() == kind && lease.segment() == segment && lease.claim().is(claim);
         let leases = self.inner.leases().values().filter(mine).cloned().collect();
         std::future::ready(Ok(leases)).boxed()
     }
