@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 
 /// Largest body of a frame, in bytes: a VM spec with its cloud-init data stays far below.
 pub const MAX_FRAME: usize = 4 << 20;
+/// Length of what says how long the body is, in bytes.
+pub const HEADER: usize = 4;
 /// Most descriptors that one frame may carry.
 pub const MAX_FDS: usize = 16;
 
@@ -39,17 +41,16 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError::TooLarge`] before anything is sent; [`FrameError::Io`] when the socket fails.
 pub fn send<T: Serialize>(stream: &UnixStream, message: &T, fds: &[RawFd]) -> Result<(), FrameError> {
-    let body = serde_json::to_vec(message)?;
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= MAX_FRAME);
-    let header = length.ok_or(FrameError::TooLarge(body.len()))?.to_be_bytes();
+    let frame = encode(message)?;
+    let (header, body) = frame.split_at(HEADER);
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     // MSG_NOSIGNAL: a peer that went away is an error, not a signal.
     let sent =
-        retry(|| sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&header)], control, MsgFlags::MSG_NOSIGNAL, None))?;
+        retry(|| sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(header)], control, MsgFlags::MSG_NOSIGNAL, None))?;
     let mut out = stream;
     out.write_all(&header[sent..])?;
-    out.write_all(&body)?;
+    out.write_all(body)?;
     Ok(())
 }
 
@@ -59,23 +60,41 @@ pub fn send<T: Serialize>(stream: &UnixStream, message: &T, fds: &[RawFd]) -> Re
 /// [`FrameError::Closed`] when the peer is gone between frames, [`FrameError::Io`] also when the socket's read
 /// deadline passes, [`FrameError::TooLarge`] and [`FrameError::Json`] for a peer that speaks something else.
 pub fn receive<T: DeserializeOwned>(stream: &UnixStream) -> Result<(T, Vec<OwnedFd>), FrameError> {
-    let mut header = [0u8; 4];
+    let mut header = [0u8; HEADER];
     let (first, fds) = receive_header(stream, &mut header)?;
     if first == 0 {
         return Err(FrameError::Closed);
     }
     let mut input = stream;
     input.read_exact(&mut header[first..])?;
-    let length = u32::from_be_bytes(header) as usize;
-    if length > MAX_FRAME {
-        return Err(FrameError::TooLarge(length));
-    }
-    let mut body = vec![0u8; length];
+    let mut body = vec![0u8; length(header)?];
     input.read_exact(&mut body)?;
     Ok((serde_json::from_slice(&body)?, fds))
 }
 
-fn receive_header(stream: &UnixStream, header: &mut [u8; 4]) -> Result<(usize, Vec<OwnedFd>), FrameError> {
+/// A frame, for streams that carry no descriptors.
+///
+/// # Errors
+/// [`FrameError::TooLarge`].
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0; HEADER];
+    serde_json::to_writer(&mut frame, message)?;
+    let body = frame.len() - HEADER;
+    let length = u32::try_from(body).ok().filter(|_| body <= MAX_FRAME).ok_or(FrameError::TooLarge(body))?;
+    frame[..HEADER].copy_from_slice(&length.to_be_bytes());
+    Ok(frame)
+}
+
+/// How long the body behind a header is.
+///
+/// # Errors
+/// [`FrameError::TooLarge`].
+pub fn length(header: [u8; HEADER]) -> Result<usize, FrameError> {
+    let length = u32::from_be_bytes(header) as usize;
+    if length > MAX_FRAME { Err(FrameError::TooLarge(length)) } else { Ok(length) }
+}
+
+fn receive_header(stream: &UnixStream, header: &mut [u8; HEADER]) -> Result<(usize, Vec<OwnedFd>), FrameError> {
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
     loop {
         let mut iov = [IoSliceMut::new(header)];

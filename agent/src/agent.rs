@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::context::Context;
 use crate::metrics::Metrics;
-use crate::netns::NetnsId;
+use crate::netns::{NetnsId, Visitor};
 use crate::registry::{self, DiskError, Folder, Registry};
 use crate::repairs::Repairs;
 use crate::vmi::VmiMetrics;
@@ -129,6 +129,7 @@ impl Agent {
         let (folder, records) = Folder::open(&options.state.join("attachments"))?;
         let wiring = Wiring::open(WiringOptions { ovsdb: options.ovsdb.clone() })?;
         let (node_labels, labels) = watch::channel(Arc::new(options.node_labels.clone()));
+        let own_netns = |source| StartError::Io { path: "/proc/self/ns/net".into(), source };
         let context = Context {
             node_labels: labels,
             wiring,
@@ -137,7 +138,8 @@ impl Agent {
             networks,
             metrics: Arc::new(Metrics::default()),
             repairs: Repairs::default(),
-            own_netns: NetnsId::own().map_err(|source| StartError::Io { path: "/proc/self/ns/net".into(), source })?,
+            own_netns: NetnsId::own().map_err(own_netns)?,
+            visitor: Visitor::start().map_err(own_netns)?,
             options: Arc::new(options),
         };
         let options = &context.options;
@@ -153,7 +155,7 @@ impl Agent {
         let (removals, gathered) = mpsc::unbounded_channel();
         let registry = Registry::new(folder, records, removals);
         registry.take_notes(&options.run).await;
-        registry::drop_dead(&registry).await;
+        registry::drop_dead(&context, &registry).await;
 
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(registry::clean(context.clone(), registry.clone(), gathered, stop.clone()));

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::agent::AgentOptions;
 use crate::metrics::Metrics;
-use crate::netns::NetnsId;
+use crate::netns::{NetnsId, Visitor};
 use crate::registry::Record;
 use crate::repairs::Repairs;
 use crate::workloads::Workloads;
@@ -31,6 +31,7 @@ pub(crate) struct Context {
     pub node_labels: watch::Receiver<Arc<BTreeMap<String, String>>>,
     /// The agent's own namespace: no pod's.
     pub own_netns: NetnsId,
+    pub visitor: Visitor,
 }
 
 impl Context {

@@ -9,12 +9,14 @@ use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::statfs::{FsType, fstatfs};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 /// Magic number of nsfs (NSFS_MAGIC in linux/magic.h).
 const NSFS: FsType = FsType(0x6e73_6673);
@@ -61,20 +63,20 @@ impl NetnsId {
     /// # Errors
     /// [`NetnsError`].
     pub fn of(path: &Path) -> Result<Self, NetnsError> {
-        let failed = |source| NetnsError::Enter { path: path.display().to_string(), source };
-        let file = File::open(path).map_err(failed)?;
-        if fstatfs(&file).map_err(|errno| failed(errno.into()))?.filesystem_type() != NSFS {
-            return Err(NetnsError::Other(path.display().to_string()));
-        }
-        let boot = boot_id().map_err(failed)?;
+        let file = open(path)?;
         // On a thread of its own, which ends in that namespace: nothing else ever runs there.
         let entered = std::thread::Builder::new().name("netns".to_owned()).spawn(move || {
             setns(&file, CloneFlags::CLONE_NEWNET)?;
             cookie()
         });
-        let joined = entered.map_err(failed)?.join().map_err(|_| failed(io::ErrorKind::Other.into()))?;
-        match joined {
-            Ok(cookie) => Ok(Self { cookie, boot }),
+        let joined = entered.map(|thread| thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())));
+        Self::found(path, joined.flatten())
+    }
+
+    fn found(path: &Path, cookie: io::Result<u64>) -> Result<Self, NetnsError> {
+        let failed = |source| NetnsError::Enter { path: path.display().to_string(), source };
+        match cookie {
+            Ok(cookie) => Ok(Self { cookie, boot: boot_id().map_err(failed)? }),
             // Of another kind: a pid namespace, say.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 Err(NetnsError::Other(path.display().to_string()))
@@ -92,8 +94,75 @@ impl NetnsId {
     }
 }
 
+/// Opens what may be a network namespace.
+fn open(path: &Path) -> Result<File, NetnsError> {
+    let failed = |source| NetnsError::Enter { path: path.display().to_string(), source };
+    let file = File::open(path).map_err(failed)?;
+    match fstatfs(&file).map_err(|errno| failed(errno.into()))?.filesystem_type() {
+        NSFS => Ok(file),
+        _ => Err(NetnsError::Other(path.display().to_string())),
+    }
+}
+
+/// Identifies namespaces by a thread that goes there and comes back, which takes less than to start one. Clones share it;
+/// it ends with the last of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor(Arc<Mutex<mpsc::Sender<Visit>>>);
+
+/// A namespace, and where to tell its cookie.
+type Visit = (File, oneshot::Sender<io::Result<u64>>);
+
+impl Visitor {
+    /// A visitor that is at home in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`io::Error`] where that cannot be opened.
+    pub(crate) fn start() -> io::Result<Self> {
+        let home = File::open("/proc/thread-self/ns/net")?;
+        Ok(Self(Arc::new(Mutex::new(set_out(home)?))))
+    }
+
+    /// The namespace that `path` leads to.
+    ///
+    /// # Errors
+    /// [`NetnsError`].
+    pub(crate) async fn identify(&self, path: &Path) -> Result<NetnsId, NetnsError> {
+        let (reply, cookie) = oneshot::channel();
+        let visit = (open(path)?, reply);
+        let sent = self.0.lock().unwrap_or_else(PoisonError::into_inner).send(visit);
+        match (sent, cookie.await) {
+            (Ok(()), Ok(cookie)) => NetnsId::found(path, cookie),
+            // It did not come back from an earlier visit.
+            _ => NetnsId::of(path),
+        }
+    }
+}
+
+fn set_out(home: File) -> io::Result<mpsc::Sender<Visit>> {
+    let (visits, inbox) = mpsc::channel::<Visit>();
+    std::thread::Builder::new().name("visitor".to_owned()).spawn(move || {
+        while let Ok((there, reply)) = inbox.recv() {
+            let found = setns(&there, CloneFlags::CLONE_NEWNET).map_err(io::Error::from).and_then(|()| cookie());
+            let back = setns(&home, CloneFlags::CLONE_NEWNET);
+            drop(there);
+            // Who asked may have given up.
+            let _ = reply.send(found);
+            if back.is_err() {
+                // It must not keep a pod's namespace.
+                return tracing::error!("a thread that looked at a network namespace cannot leave it");
+            }
+        }
+    })?;
+    Ok(visits)
+}
+
 fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot.clone());
+    }
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned();
+    Ok(BOOT.get_or_init(|| boot).clone())
 }
 
 fn cookie() -> io::Result<u64> {

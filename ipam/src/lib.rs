@@ -2,8 +2,9 @@
 //!
 //! [`network`] makes one network of a CNI configuration and the UnderlayNetwork that it names (pure); [`leases`]
 //! takes, binds and releases addresses in a store of leases, whichever that is; [`nic`] reads from a VMI which NICs ask
-//! for which.
+//! for which; [`disk`] is for files of leases and records.
 
+pub mod disk;
 pub mod leases;
 pub mod network;
 pub mod nic;

@@ -1,8 +1,11 @@
 //! ADD: addresses, then the record, then the devices, then the answer.
 //!
 //! Invariants: nothing is touched before everything that can be known to be wrong has been refused; lease and record
-//! are written before a device is made, and on disk before the answer ([`durable`]); an ADD that fails leaves nothing (its
-//! removal goes on behind the answer, and the next ADD of the key waits for it).
+//! are written before a device is made; an ADD that fails leaves nothing (its removal goes on behind the answer, and the
+//! next ADD of the key waits for it).
+//!
+//! Nothing waits for the disk: a power cut ends the sandbox, and with it the devices, the use of the record, and the
+//! lease of a plain pod, who is a new claim when it is started anew. The leases of a VM are older than its pod.
 
 use std::net::IpAddr;
 
@@ -20,7 +23,7 @@ use crate::context::Context;
 use crate::netns::{NetnsId, link_mtu};
 use crate::registry::{Entry, Hold, Key, Outcome, Record, Registry};
 use crate::workloads::VmNic;
-use holdfast_ipam::leases::{NODE_LABEL, Request, keep, reserve};
+use holdfast_ipam::leases::{NODE_LABEL, Request, reserve};
 use holdfast_ipam::network::{NetworkConfig, routes};
 
 /// MTU where neither the network nor a link of the node tells one.
@@ -47,38 +50,19 @@ pub(super) async fn attach(context: &Context, registry: &Registry, call: &Call) 
         None => (prepare(context, registry, call, &hold, netns).await?, true),
     };
     let desired = context.desired(&record);
-    let wire =
-        async { if is_new { context.wiring.make(&desired).await } else { context.wiring.reconcile(&desired).await } };
-    let (wired, kept) = futures::join!(wire, durable(context, registry, &hold, &record));
-    let fault = match (wired, kept) {
-        (Ok(_), Ok(())) => {
+    let wired = if is_new { context.wiring.make(&desired).await } else { context.wiring.reconcile(&desired).await };
+    let fault = match wired {
+        Ok(_) => {
             registry.set_outcome(&target.key, Outcome::Converged);
             return Ok(record);
         }
-        (Err(error @ WiringError::Plan(PlanError::MissingOvsBridge(_) | PlanError::MissingBridge { .. })), _) => {
+        Err(error @ WiringError::Plan(PlanError::MissingOvsBridge(_) | PlanError::MissingBridge { .. })) => {
             no_bridge(context, call, &error).await
         }
-        (Err(error), _) => error.into(),
-        (Ok(_), Err(fault)) => fault,
+        Err(error) => error.into(),
     };
     registry.drop_key(&hold, &target.key, target.id.clone())?;
     Err(fault)
-}
-
-/// Returns when record and leases outlive a power cut, which is before the runtime is told of anything, and while the
-/// devices are made: neither waits for the other. Of devices that a power cut takes nobody needs a record, and the end of
-/// this process takes no file.
-async fn durable(context: &Context, registry: &Registry, hold: &Hold, record: &Record) -> Result<(), Fault> {
-    let leases = async {
-        match &record.claim {
-            // Those of a VM are older than its pod.
-            Some(claim) if record.release => keep(&*context.leases, &record.segment, claim).await,
-            _ => Ok(()),
-        }
-    };
-    let (leases, record) = futures::join!(leases, registry.keep(hold, &record.key));
-    leases?;
-    Ok(record?)
 }
 
 /// A network names a bridge that its node does not have: which field says so, and what the node has.
@@ -103,10 +87,7 @@ async fn no_bridge(context: &Context, call: &Call, error: &WiringError) -> Fault
 
 /// The pod's namespace; it must be one, and not the node's own.
 async fn netns(context: &Context, target: &Target) -> Result<NetnsId, Fault> {
-    let path = target.netns.clone();
-    let id = tokio::task::spawn_blocking(move || NetnsId::of(&path))
-        .await
-        .map_err(|error| Fault::new(code::INTERNAL, "failed to look at the network namespace", error.to_string()))??;
+    let id = context.visitor.identify(&target.netns).await?;
     if id == context.own_netns && !target.netns_override {
         let msg = format!("CNI_NETNS `{}` is the node's own network namespace", target.netns.display());
         return Err(Fault::new(code::NETNS, msg, "set CNI_NETNS_OVERRIDE where that is meant"));
@@ -200,7 +181,7 @@ async fn prepare(
             security,
         },
     };
-    registry.put(hold, record.clone()).await?;
+    registry.put(hold, record.clone())?;
     Ok(record)
 }
 

@@ -13,7 +13,7 @@ use super::call::Call;
 use super::result::{CniResult, Route};
 use super::{Done, Fault};
 use crate::context::Context;
-use crate::netns::{NetnsId, link_mtu};
+use crate::netns::link_mtu;
 use crate::registry::{Key, Record, Registry};
 
 /// Whether the attachment is as ADD left it: the plan to make it so is empty. What later plugins of the list have added
@@ -45,10 +45,7 @@ pub(super) async fn check_record(
     result: Option<&CniResult>,
 ) -> Result<(), Fault> {
     let _hold = registry.hold(&record.key, &record.attachment.id).await?;
-    let path = netns.to_owned();
-    let id = tokio::task::spawn_blocking(move || NetnsId::of(&path))
-        .await
-        .map_err(|error| Fault::new(code::INTERNAL, "failed to look at the network namespace", error.to_string()))??;
+    let id = context.visitor.identify(netns).await?;
     if id != record.netns {
         return Err(Fault::new(
             code::NETNS,

@@ -13,15 +13,15 @@ mod inspect;
 pub mod result;
 mod undo;
 
-use std::io;
-use std::os::unix::net::UnixStream as StdStream;
 use std::time::{Duration, Instant};
 
 use holdfast_agent_api::PROTOCOL_VERSION;
 use holdfast_agent_api::cni::{CniError, Request, Response, Verb, code};
-use holdfast_agent_api::frame;
+use holdfast_agent_api::frame::{self, FrameError};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -82,19 +82,20 @@ pub(crate) async fn serve(context: Context, registry: Registry, listener: UnixLi
     calls.wait().await;
 }
 
-async fn converse(context: Context, registry: Registry, adds: Adds, stream: UnixStream, stop: CancellationToken) {
+async fn converse(context: Context, registry: Registry, adds: Adds, mut stream: UnixStream, stop: CancellationToken) {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 => {}
         Ok(peer) => return tracing::warn!(uid = peer.uid(), "a CNI call of somebody else than root is refused"),
         Err(error) => return tracing::warn!(%error, "a CNI call of nobody is refused"),
     }
-    let (stream, request) = match receive(stream).await {
-        Ok(received) => received,
-        Err(error) => return tracing::warn!(error, "failed to receive a CNI call"),
+    let request = match timeout(EXCHANGE, receive(&mut stream)).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(error)) => return tracing::warn!(error = crate::chain(&error), "failed to receive a CNI call"),
+        Err(_) => return tracing::warn!("a CNI call does not come to its end"),
     };
     let adding = adds.begin(&request);
     let (response, Done { added, joined, .. }) = answer(&context, &registry, request).await;
-    let sent = tokio::task::spawn_blocking(move || frame::send(&stream, &response, &[])).await;
+    let sent = timeout(EXCHANGE, send(&mut stream, &response)).await;
     if !matches!(sent, Ok(Ok(()))) {
         if let Some(adding) = adding {
             adding.undo(&registry, &added).await;
@@ -116,20 +117,16 @@ async fn converse(context: Context, registry: Registry, adds: Adds, stream: Unix
     }
 }
 
-async fn receive(stream: UnixStream) -> Result<(StdStream, Request), String> {
-    let prepare = || -> io::Result<StdStream> {
-        let stream = stream.into_std()?;
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(EXCHANGE))?;
-        stream.set_write_timeout(Some(EXCHANGE))?;
-        Ok(stream)
-    };
-    let stream = prepare().map_err(|error| error.to_string())?;
-    let exchange = move || {
-        let (request, _) = frame::receive::<Request>(&stream).map_err(|error| crate::chain(&error))?;
-        Ok((stream, request))
-    };
-    tokio::task::spawn_blocking(exchange).await.map_err(|error| error.to_string())?
+async fn receive(stream: &mut UnixStream) -> Result<Request, FrameError> {
+    let mut header = [0; frame::HEADER];
+    stream.read_exact(&mut header).await?;
+    let mut body = vec![0; frame::length(header)?];
+    stream.read_exact(&mut body).await?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+async fn send(stream: &mut UnixStream, response: &Response) -> Result<(), FrameError> {
+    Ok(stream.write_all(&frame::encode(response)?).await?)
 }
 
 async fn answer(context: &Context, registry: &Registry, request: Request) -> (Response, Done) {

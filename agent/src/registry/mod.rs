@@ -7,12 +7,14 @@ mod cleaner;
 mod notes;
 mod record;
 mod resync;
+mod scope;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_api::lease::Claim;
+use holdfast_ipam::disk::here;
 use holdfast_net::model::{AttachmentId, Backend, IfName};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
@@ -213,9 +215,20 @@ impl Registry {
 
     /// The entries that nobody works on just now.
     pub fn entries_at_rest(&self) -> Vec<Entry> {
+        self.entries_at_rest_of(|_| true)
+    }
+
+    /// Those of them that are of interest.
+    pub fn entries_at_rest_of(&self, of_interest: impl Fn(&Record) -> bool) -> Vec<Entry> {
         let state = self.state();
-        let at_rest = |entry: &&Entry| !state.busy.contains(&Work::Key(entry.record.key.clone()));
+        let at_rest =
+            |entry: &&Entry| of_interest(&entry.record) && !state.busy.contains(&Work::Key(entry.record.key.clone()));
         state.entries.values().filter(at_rest).cloned().collect()
+    }
+
+    /// How many attachments were not as they shall be when they were last compared, and could not be mended.
+    pub fn failed(&self) -> usize {
+        self.state().entries.values().filter(|entry| matches!(entry.last, Outcome::Failed(_))).count()
     }
 
     /// How many attachments there are.
@@ -244,31 +257,15 @@ impl Registry {
         self.state().entries.values().find(same).map(|entry| entry.record.key.clone())
     }
 
-    /// Writes a record down. It outlives this process from then on, and a power cut from [`Self::keep`] on.
+    /// Writes a record down. It outlives this process from then on; a power cut ends its sandbox anyhow.
     ///
     /// # Errors
     /// [`DiskError`]: nothing has changed.
-    pub async fn put(&self, _hold: &Hold, record: Record) -> Result<(), DiskError> {
-        let registry = self.clone();
-        let key = record.key.clone();
-        let write = move || {
-            registry.inner.folder.write(&record)?;
-            let entry = Entry::new(record);
-            registry.state().entries.insert(entry.record.key.clone(), entry);
-            Ok(())
-        };
-        let lost = |error| self.inner.folder.write_lost(&key, error);
-        tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(lost(error)))
-    }
-
-    /// Returns when the record of a key outlives a power cut.
-    ///
-    /// # Errors
-    /// [`DiskError`].
-    pub async fn keep(&self, _hold: &Hold, key: &Key) -> Result<(), DiskError> {
-        let (registry, synced) = (self.clone(), key.clone());
-        let sync = tokio::task::spawn_blocking(move || registry.inner.folder.sync(&synced)).await;
-        sync.unwrap_or_else(|error| Err(self.inner.folder.write_lost(key, error)))
+    pub fn put(&self, _hold: &Hold, record: Record) -> Result<(), DiskError> {
+        here(|| self.inner.folder.write(&record))?;
+        let entry = Entry::new(record);
+        self.state().entries.insert(entry.record.key.clone(), entry);
+        Ok(())
     }
 
     /// Takes a key out of the registry and has what was made for it removed behind the caller's back: devices

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_agent_api::cni::file_key;
 use holdfast_api::lease::Claim;
+use holdfast_ipam::disk::is_without_content;
 use holdfast_net::model::{Attachment, IfName};
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +114,7 @@ impl Folder {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
             } else if name.ends_with(".json") {
                 let read = fs::read(&path);
-                if read.as_ref().is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0)) {
+                if read.as_ref().is_ok_and(|bytes| is_without_content(bytes)) {
                     // What a power cut left of a record whose ADD was never answered.
                     fs::remove_file(&path).map_err(failed("remove", &path))?;
                     continue;
@@ -133,7 +134,8 @@ impl Folder {
         self.root.join(format!("{}.json", file_key(&key.container_id, key.ifname.as_str())))
     }
 
-    /// Writes a record, in place of an earlier one of its key. A power cut may undo that until [`Self::sync`].
+    /// Writes a record, in place of an earlier one of its key. A power cut may undo that, or
+    /// leave the file without its content: it ends the sandbox as well.
     ///
     /// # Errors
     /// [`DiskError`]; the earlier one is untouched then.
@@ -149,22 +151,6 @@ impl Folder {
             let _ = fs::remove_file(&staged);
             DiskError { verb: "write", path: path.clone(), source }
         })
-    }
-
-    /// Returns when the record of a key outlives a power cut.
-    ///
-    /// # Errors
-    /// [`DiskError`].
-    pub fn sync(&self, key: &Key) -> Result<(), DiskError> {
-        let path = self.path(key);
-        let synced =
-            File::open(&path).and_then(|file| file.sync_all()).and_then(|()| File::open(&self.root)?.sync_all());
-        synced.map_err(|source| DiskError { verb: "sync", path, source })
-    }
-
-    /// The error of a write whose thread did not come back.
-    pub(super) fn write_lost(&self, key: &Key, error: tokio::task::JoinError) -> DiskError {
-        DiskError { verb: "write", path: self.path(key), source: io::Error::other(error) }
     }
 
     /// Removes a record; one that is not there is a success. Not synced: after a power cut its namespace is

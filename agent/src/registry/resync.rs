@@ -1,5 +1,5 @@
 //! Comparing everything with the kernel: at the start and every few seconds; sooner where something is not as it shall
-//! be. In between, the attachments alone, whenever something changes.
+//! be. In between, whenever something changes, the attachments that it may concern.
 //!
 //! In this order: notes of DELs, attachments whose namespace is gone, devices of ours that nobody owns, drift
 //! of the rest, flows of ours without a port, leases of pods that are gone, leases that do not say where they are in use,
@@ -13,9 +13,9 @@ use holdfast_net::kernel::{Changes, Place};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::scope::Pods;
 use super::{Entry, Outcome, Registry};
 use crate::context::Context;
-use crate::netns::NetnsId;
 use crate::repairs::Repair;
 use holdfast_ipam::leases::{self, LeaseKind, NODE_LABEL};
 
@@ -23,11 +23,11 @@ use holdfast_ipam::leases::{self, LeaseKind, NODE_LABEL};
 const SOON: Duration = Duration::from_millis(200);
 /// From a change to the comparison that it leads to: changes come in groups.
 const GATHER: Duration = Duration::from_millis(20);
-/// How many times as long as a comparison took nothing is compared after it, so that others' changes, however many, cost
-/// a tenth of a CPU at most.
-const REST: u32 = 10;
+/// How many times as long as a comparison and its repairs took nothing is compared after them, so that others' changes,
+/// however many, cost a sixth of a CPU at most.
+const REST: u32 = 5;
 /// The shortest and the longest such rest.
-const RESTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+const RESTS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// Runs rounds until `stop`, the first one at once.
 pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: CancellationToken) {
@@ -37,9 +37,10 @@ pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: C
         // The round sees what changed before it.
         changes.forget();
         registry.take_notes(&context.options.run).await;
-        drop_dead(&registry).await;
+        drop_dead(&context, &registry).await;
         drop_strays(&context, &registry).await;
-        let converged = repair(&context, &registry).await;
+        // Those that are being worked on are looked at when that has ended: it changes something, or there is nothing to see.
+        let converged = repair(&context, &registry, registry.entries_at_rest()).await.all_mended;
         drop_stray_flows(&context).await;
         release_orphans(&context, &registry).await;
         note_places(&context, &registry).await;
@@ -55,48 +56,37 @@ pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: C
     }
 }
 
-/// Compares all attachments when something changes, until the next round: at `end`, or `soon` after a comparison whose
-/// findings could not be mended.
+/// Compares the attachments that a change may concern when something changes, until the next round: at `end`, or `soon`
+/// after a comparison whose findings could not be mended.
 async fn heal(context: &Context, registry: &Registry, changes: &mut Changes, mut end: Instant, soon: Duration) {
-    let mut ours = places(context, registry).await;
+    let mut pods = Pods::default();
     while let Ok(place) = timeout_at(end, changes.next()).await {
-        if matches!(place, Place::Namespace(_)) && !ours.contains(&place) {
+        let mut places = BTreeSet::from([place]);
+        if pods.concerned(&context.wiring, registry, &places).await.is_empty() {
             continue;
         }
         sleep(GATHER).await;
-        changes.forget();
+        places.extend(changes.pending());
         let begin = Instant::now();
-        if !repair(context, registry).await {
+        let entries = pods.concerned(&context.wiring, registry, &places).await;
+        let found = repair(context, registry, entries).await;
+        if !found.all_mended {
             end = end.min(Instant::now() + soon);
         }
-        drop_stray_flows(context).await;
-        // Whatever came or went is told of in the host's namespace, too.
-        ours = places(context, registry).await;
+        // Flows of no port are told of as the switch's; those of a port that is gone, by that.
+        if found.drifted > 0 || places.iter().any(|place| matches!(place, Place::Switch | Place::Anywhere)) {
+            drop_stray_flows(context).await;
+        }
         sleep_until(Instant::now() + (begin.elapsed() * REST).clamp(RESTS.0, RESTS.1)).await;
     }
 }
 
-/// Where the pods' ends of the attachments are.
-async fn places(context: &Context, registry: &Registry) -> BTreeSet<Place> {
-    let namespaces = registry.entries().into_iter().map(|entry| entry.record.attachment.netns).collect();
-    match context.wiring.places_of(namespaces).await {
-        Ok(places) => places.into_iter().collect(),
-        Err(error) => {
-            tracing::warn!(error = crate::chain(&error), "changes in pods are found at the next round only");
-            BTreeSet::new()
-        }
-    }
-}
-
 /// Drops the attachments whose namespace is gone, or is another one by now: for runtimes that never say DEL.
-pub(crate) async fn drop_dead(registry: &Registry) {
+pub(crate) async fn drop_dead(context: &Context, registry: &Registry) {
     for Entry { record, .. } in registry.entries() {
-        let path = record.attachment.netns.clone();
-        let present = tokio::task::spawn_blocking(move || NetnsId::of(&path)).await;
-        let dead = match present {
-            Ok(Ok(present)) => present != record.netns,
-            Ok(Err(error)) => error.is_gone(),
-            Err(_) => false,
+        let dead = match context.visitor.identify(&record.attachment.netns).await {
+            Ok(present) => present != record.netns,
+            Err(error) => error.is_gone(),
         };
         if !dead {
             continue;
@@ -132,38 +122,47 @@ async fn drop_stray_flows(context: &Context) {
     }
 }
 
-/// Compares all attachments in one look, and mends them one by one where that finds something. Whether all are as they
-/// shall be in the end.
-async fn repair(context: &Context, registry: &Registry) -> bool {
-    // Those that are being worked on are looked at when that has ended: it changes something, or there is nothing to see.
-    let entries = registry.entries_at_rest();
-    let merged =
-        entries.iter().try_fold(DesiredState::default(), |all, entry| all.merge(context.desired(&entry.record)));
-    let converged = match &merged {
-        Ok(all) => context.wiring.plan(all).await.is_ok_and(|plan| plan.is_empty()),
-        Err(_) => false,
-    };
-    if converged {
+/// What a comparison came to.
+struct Found {
+    /// How many were not as they shall be, or could not be compared.
+    drifted: usize,
+    /// Whether all are in the end.
+    all_mended: bool,
+}
+
+/// Compares these attachments in one look, and mends them one by one where that finds something.
+async fn repair(context: &Context, registry: &Registry, entries: Vec<Entry>) -> Found {
+    let (mut drifted, mut all_mended) = (0, true);
+    if !entries.is_empty() && !is_converged(context, &entries).await {
+        for entry in &entries {
+            drifted += usize::from(!repair_one(context, registry, entry).await.unwrap_or_else(|| {
+                all_mended = false;
+                false
+            }));
+        }
+    } else {
         for entry in &entries {
             registry.set_outcome(&entry.record.key, Outcome::Converged);
         }
-        context.metrics.drifted.set(0);
-        return true;
     }
-    let mut drifted = 0;
-    for entry in entries {
-        drifted += i64::from(!repair_one(context, registry, &entry).await);
-    }
-    context.metrics.drifted.set(drifted);
-    drifted == 0
+    context.metrics.drifted.set(i64::try_from(registry.failed()).unwrap_or(i64::MAX));
+    Found { drifted, all_mended }
 }
 
-/// Whether the attachment is as it shall be in the end.
-async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> bool {
+async fn is_converged(context: &Context, entries: &[Entry]) -> bool {
+    let mut desired = entries.iter().map(|entry| context.desired(&entry.record));
+    match desired.try_fold(DesiredState::default(), DesiredState::merge) {
+        Ok(all) => context.wiring.plan(&all).await.is_ok_and(|plan| plan.is_empty()),
+        Err(_) => false,
+    }
+}
+
+/// Whether the attachment was as it shall be; none where it is not in the end.
+async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> Option<bool> {
     let record = &entry.record;
-    let Ok(_hold) = registry.hold(&record.key, &record.attachment.id).await else { return true };
+    let Ok(_hold) = registry.hold(&record.key, &record.attachment.id).await else { return Some(true) };
     if registry.get(&record.key).is_none_or(|now| now.record != *record) {
-        return true;
+        return Some(true);
     }
     match context.wiring.reconcile(&context.desired(record)).await {
         Ok(report) => {
@@ -176,8 +175,9 @@ async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> bo
                 let (container_id, pod_uid) = (record.key.container_id.clone(), record.pod_uid.clone());
                 context.repairs.tell(Repair { container_id, pod_uid, what });
             }
+            let was_converged = outcome == Outcome::Converged;
             registry.set_outcome(&record.key, outcome);
-            true
+            Some(was_converged)
         }
         Err(error) => {
             let error = crate::chain(&error);
@@ -186,7 +186,7 @@ async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> bo
                 tracing::warn!(attachment = %record.key, error, "an attachment is not as it shall be");
             }
             registry.set_outcome(&record.key, outcome);
-            false
+            None
         }
     }
 }

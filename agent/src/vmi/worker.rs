@@ -153,7 +153,7 @@ impl Worker {
                 () = exited(self.process.as_ref()) => self.ended().await,
                 changed = self.input.changed() => if changed.is_err() { return },
                 repair = self.repairs.next() => self.repaired(repair),
-                () = changed(&mut self.changes, self.place) => self.disturbed(),
+                () = changed(&mut self.changes, self.place.as_ref()) => self.disturbed(),
                 () = sleep_until(wake) => {}
             }
         }
@@ -469,14 +469,17 @@ async fn next_event(watch: Option<&mut Watch>) -> Option<Event> {
 /// Where changes are those of a pod.
 async fn place_of(wiring: &Wiring, netns: &Path) -> Option<Place> {
     let places = wiring.places_of(vec![netns.to_owned()]).await;
-    places.inspect_err(|error| tracing::warn!(%error, "changes in a pod are found at the next look only")).ok()?.pop()
+    places
+        .inspect_err(|error| tracing::warn!(%error, "changes in a pod are found at the next look only"))
+        .ok()?
+        .pop()?
 }
 
 /// Returns when something may have changed in this place.
-async fn changed(changes: &mut Changes, there: Option<Place>) {
+async fn changed(changes: &mut Changes, there: Option<&Place>) {
     loop {
         let place = changes.next().await;
-        if place == Place::Anywhere || Some(place) == there {
+        if place == Place::Anywhere || Some(&place) == there {
             return;
         }
     }

@@ -23,6 +23,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
 use super::{Lease, LeaseError, LeaseKind, LeaseStore};
+use crate::disk::{here, is_without_content};
 
 /// Which lease: its kind and its name.
 type Key = (LeaseKind, String);
@@ -119,11 +120,6 @@ fn load(root: &Path, kind: LeaseKind, leases: &mut BTreeMap<(LeaseKind, String),
     Ok(())
 }
 
-/// Whether a file is what a power cut leaves of one that was never synced: its name is there, its bytes are not.
-fn is_without_content(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
-}
-
 fn decode(kind: LeaseKind, bytes: &[u8]) -> io::Result<Lease> {
     Ok(match kind {
         LeaseKind::Ip => Lease::Ip(serde_json::from_slice(bytes)?),
@@ -188,12 +184,15 @@ impl Inner {
         Ok((path, file))
     }
 
-    /// Puts `lease` in the place of what is there. Synced before and after: in its place is one that somebody was told of.
+    /// Puts `lease` in the place of what is there. Synced before and after where a power cut does not end its claim: in its
+    /// place is one that somebody was told of.
     fn replace(&self, lease: &Lease) -> io::Result<()> {
         let (staged, file) = self.stage(lease)?;
-        file.sync_all()?;
+        if lasts(lease) {
+            file.sync_all()?;
+        }
         fs::rename(staged, self.path(lease))?;
-        self.sync_folder(lease.kind())
+        if lasts(lease) { self.sync_folder(lease.kind()) } else { Ok(()) }
     }
 
     fn keep(&self, leases: &[Lease]) -> Result<(), LeaseError> {
@@ -275,11 +274,17 @@ impl Inner {
             Some(present) if !same(present, lease) => return Err(changed(lease)),
             Some(_) => {}
         }
-        let removed = fs::remove_file(self.path(lease)).and_then(|()| self.sync_folder(lease.kind()));
+        let sync = || if lasts(lease) { self.sync_folder(lease.kind()) } else { Ok(()) };
+        let removed = fs::remove_file(self.path(lease)).and_then(|()| sync());
         removed.map_err(|error| failed("delete", lease, error))?;
         self.leases().remove(&key);
         Ok(())
     }
+}
+
+/// Whether a lease's claim outlives a power cut. A plain pod does not: started anew it is another sandbox, and asks anew.
+fn lasts(lease: &Lease) -> bool {
+    lease.claim().kind != "Pod"
 }
 
 fn same(present: &Lease, lease: &Lease) -> bool {
@@ -294,21 +299,9 @@ fn failed(verb: &'static str, lease: &Lease, source: io::Error) -> LeaseError {
     LeaseError::Store { verb, kind: lease.kind(), name: lease.name().to_owned(), source: Box::new(source) }
 }
 
-/// Runs `work` where it may block on the disk.
-async fn blocking<T: Send + 'static>(
-    lease: Lease,
-    work: impl FnOnce(Lease) -> Result<T, LeaseError> + Send + 'static,
-) -> Result<T, LeaseError> {
-    let (kind, name) = (lease.kind(), lease.name().to_owned());
-    tokio::task::spawn_blocking(move || work(lease))
-        .await
-        .unwrap_or_else(|error| Err(LeaseError::Store { verb: "write", kind, name, source: Box::new(error) }))
-}
-
 impl LeaseStore for FileStore {
     fn create(&self, lease: Lease) -> BoxFuture<'_, Result<Lease, LeaseError>> {
-        let inner = Arc::clone(&self.inner);
-        blocking(lease, move |lease| inner.create(lease)).boxed()
+        async move { here(|| self.inner.create(lease)) }.boxed()
     }
 
     fn get<'a>(&'a self, kind: LeaseKind, name: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseError>> {
@@ -333,23 +326,14 @@ impl LeaseStore for FileStore {
     }
 
     fn keep(&self, leases: Vec<Lease>) -> BoxFuture<'_, Result<(), LeaseError>> {
-        let inner = Arc::clone(&self.inner);
-        async move {
-            tokio::task::spawn_blocking(move || inner.keep(&leases)).await.unwrap_or_else(|error| {
-                let (kind, name) = (LeaseKind::Ip, "all".to_owned());
-                Err(LeaseError::Store { verb: "keep", kind, name, source: Box::new(error) })
-            })
-        }
-        .boxed()
+        async move { here(|| self.inner.keep(&leases)) }.boxed()
     }
 
     fn update_status(&self, lease: Lease) -> BoxFuture<'_, Result<Lease, LeaseError>> {
-        let inner = Arc::clone(&self.inner);
-        blocking(lease, move |lease| inner.update_status(lease)).boxed()
+        async move { here(|| self.inner.update_status(lease)) }.boxed()
     }
 
     fn delete(&self, lease: Lease) -> BoxFuture<'_, Result<(), LeaseError>> {
-        let inner = Arc::clone(&self.inner);
-        blocking(lease, move |lease| inner.delete(&lease)).boxed()
+        async move { here(|| self.inner.delete(&lease)) }.boxed()
     }
 }

@@ -34,7 +34,7 @@ use tokio::sync::RwLock;
 use self::apply::Executors;
 pub use self::changes::{Changes, Place};
 pub use self::error::{StepError, WiringError};
-use self::netns::{Inside, Namespace};
+use self::netns::{Idle, Inside, Namespace};
 use self::ovsdb::Ovs;
 pub use self::rehearsal::{RehearsalError, rehearse};
 use self::view::Look;
@@ -79,6 +79,8 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Wiring {
     host: Arc<File>,
+    /// Threads in the host's namespace.
+    idle: Arc<Idle>,
     ovs: Option<Ovs>,
     /// Held for reading while something is wired, for writing while what is shared and unused is removed: else a bridge
     /// might go between the moment a port was planned for it and the moment it is made.
@@ -102,9 +104,10 @@ impl Wiring {
         let WiringOptions { ovsdb } = options;
         let host = File::open("/proc/thread-self/ns/net")
             .map_err(|source| WiringError::Enter { netns: Netns::Host, source })?;
-        let ovs = ovsdb.map(Ovs::start);
-        let changes = changes::Source::start(ovs.as_ref());
-        Ok(Self { host: Arc::new(host), ovs, shared: Arc::default(), changes })
+        let heard = changes::teller();
+        let ovs = ovsdb.map(|path| Ovs::start(path, heard.clone()));
+        let changes = changes::Source::start(heard, ovs.as_ref());
+        Ok(Self { host: Arc::new(host), idle: Arc::default(), ovs, shared: Arc::default(), changes })
     }
 
     /// Hears of changes from now on, of ours and of others.
@@ -112,15 +115,15 @@ impl Wiring {
         self.changes.changes()
     }
 
-    /// Where it is that something changes when it changes in these namespaces; nowhere for one that is gone.
+    /// Where it is that something changes when it changes in these namespaces; none for one that is gone.
     ///
     /// # Errors
     /// When the kernel does not tell.
-    pub async fn places_of(&self, namespaces: Vec<PathBuf>) -> Result<Vec<Place>, WiringError> {
-        let host = self.enter_one(&Netns::Host).await?;
+    pub async fn places_of(&self, namespaces: Vec<PathBuf>) -> Result<Vec<Option<Place>>, WiringError> {
+        let host = self.enter_one(&Netns::Host)?;
         let ask = move |inside: &mut Inside| {
-            let there = namespaces.iter().filter_map(|path| File::open(path).ok());
-            there.map(|handle| changes::number_of(&mut inside.route, &handle).map(Place::Namespace)).collect()
+            let mut place = |handle: &File| changes::number_of(&mut inside.route, handle).map(Place::Namespace);
+            namespaces.iter().map(|path| File::open(path).ok().map(|handle| place(&handle)).transpose()).collect()
         };
         let places: io::Result<_> = host.call(ask).await?;
         let what = "numbers of namespaces".to_owned();
@@ -138,13 +141,34 @@ impl Wiring {
 
     /// Brings about what nobody has made before, as [`Self::reconcile`] does. It does not look for what an earlier life of
     /// the same names may have left in tables that all ports share, which would take longer with each port of the node;
-    /// the next [`Self::reconcile`] does.
+    /// nor does it look again in the end, unless somebody else was at work. Both is for a [`Self::reconcile`] soon after.
     ///
     /// # Errors
     /// As those of [`Self::reconcile`].
     pub async fn make(&self, desired: &DesiredState) -> Result<ApplyReport, WiringError> {
         let _wiring = self.shared.read().await;
-        self.converge(desired, Look::Wanted, false).await
+        let entered = self.enter(desired)?;
+        let mut report = ApplyReport { rounds: 1, ..ApplyReport::default() };
+        let namespaces = self.observe_namespaces(desired, Look::Wanted, &entered).await?;
+        let observed = ObservedState { namespaces, ovs: self.observe_ovs(desired, &BTreeSet::new()).await? };
+        let plan = crate::plan::plan(desired, &observed)?;
+        apply_all(&plan, &self.executors(&entered), false, &mut report).await?;
+        // The flows of a port name the number that it has by now; they are the only steps that follow from others.
+        let mut sequel = Plan::default();
+        if !new_ports_of(&plan).is_empty() {
+            let ports = DesiredState { ovs_ports: desired.ovs_ports.clone(), ..DesiredState::default() };
+            let ovs = self.observe_ovs(&ports, &new_ports_of(&plan)).await?;
+            sequel = crate::plan::plan(&ports, &ObservedState { ovs, ..ObservedState::default() })?;
+            apply_all(&sequel, &self.executors(&entered), false, &mut report).await?;
+        }
+        let as_planned = |(_, outcome): &(Op, Outcome)| *outcome == Outcome::Done;
+        if report.done.iter().all(as_planned) && report.done.len() == plan.ops.len() + sequel.ops.len() {
+            return Ok(report);
+        }
+        let rest = self.converge(desired, Look::Wanted, false).await?;
+        report.done.extend(rest.done);
+        report.rounds += rest.rounds;
+        Ok(report)
     }
 
     /// What would have to be done: empty where all is as it shall be.
@@ -152,7 +176,7 @@ impl Wiring {
     /// # Errors
     /// When something cannot be observed, or no plan leads to what is desired.
     pub async fn plan(&self, desired: &DesiredState) -> Result<Plan, WiringError> {
-        let entered = self.enter(desired).await?;
+        let entered = self.enter(desired)?;
         let namespaces = self.observe_namespaces(desired, Look::Whole, &entered).await?;
         let observed = ObservedState { namespaces, ovs: self.observe_ovs(desired, &BTreeSet::new()).await? };
         Ok(crate::plan::plan(desired, &observed)?)
@@ -164,7 +188,7 @@ impl Wiring {
     /// At the first step that fails.
     pub async fn apply(&self, desired: &DesiredState, plan: &Plan) -> Result<ApplyReport, WiringError> {
         let _wiring = self.shared.read().await;
-        let entered = self.enter(desired).await?;
+        let entered = self.enter(desired)?;
         let mut report = ApplyReport { rounds: 1, ..ApplyReport::default() };
         apply_all(plan, &self.executors(&entered), false, &mut report).await?;
         Ok(report)
@@ -205,7 +229,7 @@ impl Wiring {
     /// When the namespace or the macvtap is not there.
     pub async fn open_macvtap(&self, netns: &Path, name: &IfName) -> Result<OwnedFd, WiringError> {
         let netns = Netns::Path(netns.to_owned());
-        let namespace = self.enter_one(&netns).await?;
+        let namespace = self.enter_one(&netns)?;
         let inside = name.clone();
         namespace.call(move |job| macvtap::open(&mut job.route, &inside)).await?.map_err(|source| {
             let what = format!("macvtap `{name}`");
@@ -224,7 +248,7 @@ impl Wiring {
             let what = format!("interface `{ifname}`");
             WiringError::Observe { netns: netns.clone(), what, source }
         };
-        let namespace = self.enter_one(&netns).await?;
+        let namespace = self.enter_one(&netns)?;
         let read = move |inside: &mut netns::Inside| pod_interface(inside, &name);
         namespace.call(read).await?.map_err(observe_error)?.ok_or(missing)
     }
@@ -236,7 +260,7 @@ impl Wiring {
     /// When the namespace or the tap is not there.
     pub async fn open_dhcp_socket(&self, netns: &Path, tap: &IfName) -> Result<OwnedFd, WiringError> {
         let (netns, name) = (Netns::Path(netns.to_owned()), tap.clone());
-        let namespace = self.enter_one(&netns).await?;
+        let namespace = self.enter_one(&netns)?;
         let open = move |inside: &mut netns::Inside| dhcp_socket::open(links::index(&mut inside.route, &name)?);
         namespace.call(open).await?.map_err(|source| {
             if source.raw_os_error() == Some(nix::libc::ENODEV) {
@@ -255,7 +279,7 @@ impl Wiring {
             Some(switch) if ovs => switch.bridges().await.map_err(|source| ovs_error(switch, source))?,
             _ if ovs => Vec::new(),
             _ => {
-                let namespace = self.enter_one(&Netns::Host).await?;
+                let namespace = self.enter_one(&Netns::Host)?;
                 let observe_error =
                     |source| WiringError::Observe { netns: Netns::Host, what: "links".to_owned(), source };
                 namespace.call(|inside| observe::bridges(&mut inside.route)).await?.map_err(observe_error)?
@@ -270,7 +294,7 @@ impl Wiring {
     /// # Errors
     /// When something cannot be observed.
     pub async fn owned(&self) -> Result<Vec<AttachmentId>, WiringError> {
-        let namespace = self.enter_one(&Netns::Host).await?;
+        let namespace = self.enter_one(&Netns::Host)?;
         let observe_error = |source| WiringError::Observe { netns: Netns::Host, what: "links".to_owned(), source };
         let mut owned = namespace.call(marked).await?.map_err(observe_error)?;
         if let Some(ovs) = &self.ovs {
@@ -300,7 +324,7 @@ impl Wiring {
 
     /// Observes, plans and applies until the plan is empty. A teardown goes on after a step that failed.
     async fn converge(&self, desired: &DesiredState, look: Look, teardown: bool) -> Result<ApplyReport, WiringError> {
-        let entered = self.enter(desired).await?;
+        let entered = self.enter(desired)?;
         let executors = self.executors(&entered);
         let mut report = ApplyReport::default();
         let mut plan = Plan::default();
@@ -330,20 +354,12 @@ impl Wiring {
     }
 
     /// Enters the namespaces that a desired state is about. Those that are gone are left out.
-    async fn enter(&self, desired: &DesiredState) -> Result<Entered, WiringError> {
+    fn enter(&self, desired: &DesiredState) -> Result<Entered, WiringError> {
         let mut entered = Entered { namespaces: BTreeMap::new(), handles: BTreeMap::new() };
         for netns in view::views(desired, Look::Whole).into_keys() {
             let Some(handle) = self.handle(&netns)? else { continue };
-            let for_thread =
-                handle.try_clone().map_err(|source| WiringError::Enter { netns: netns.clone(), source })?;
-            match Namespace::enter(netns.clone(), for_thread).await {
-                Ok(namespace) => {
-                    entered.namespaces.insert(netns.clone(), namespace);
-                    entered.handles.insert(netns, handle);
-                }
-                Err(error) if is_no_namespace(&error) => {}
-                Err(error) => return Err(error),
-            }
+            entered.namespaces.insert(netns.clone(), self.enter_by(&netns, &handle)?);
+            entered.handles.insert(netns, handle);
         }
         Ok(entered)
     }
@@ -352,13 +368,19 @@ impl Wiring {
         Executors { namespaces: &entered.namespaces, handles: &entered.handles, ovs: self.ovs.as_ref() }
     }
 
-    async fn enter_one(&self, netns: &Netns) -> Result<Namespace, WiringError> {
+    fn enter_one(&self, netns: &Netns) -> Result<Namespace, WiringError> {
         let missing = || WiringError::Plan(PlanError::MissingNetns(netns.clone()));
         let handle = self.handle(netns)?.ok_or_else(missing)?;
-        match Namespace::enter(netns.clone(), handle).await {
-            Err(error) if is_no_namespace(&error) => Err(missing()),
-            result => result,
+        self.enter_by(netns, &handle)
+    }
+
+    fn enter_by(&self, netns: &Netns, handle: &File) -> Result<Namespace, WiringError> {
+        let idle = (*netns == Netns::Host).then(|| self.idle.clone());
+        if let Some(namespace) = idle.as_ref().and_then(|idle| idle.take(netns.clone())) {
+            return Ok(namespace);
         }
+        let handle = handle.try_clone().map_err(|source| WiringError::Enter { netns: netns.clone(), source })?;
+        Namespace::enter(netns.clone(), handle, idle)
     }
 
     /// A handle of a namespace; none where there is none.
@@ -367,8 +389,11 @@ impl Wiring {
             Netns::Host => self.host.try_clone(),
             Netns::Path(path) => File::open(path),
         };
-        match handle {
-            Ok(handle) => Ok(Some(handle)),
+        let kind = |handle: &File| nix::sys::statfs::fstatfs(handle).map(|found| found.filesystem_type());
+        match handle.and_then(|handle| Ok((kind(&handle)?, handle))) {
+            Ok((netns::NSFS, handle)) => Ok(Some(handle)),
+            // One that was unmounted leaves an empty file behind.
+            Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(WiringError::Enter { netns: netns.clone(), source }),
         }
@@ -451,12 +476,6 @@ async fn apply_all(
 
 fn ovs_error(ovs: &Ovs, source: StepError) -> WiringError {
     WiringError::Ovs { path: ovs.path().clone(), source }
-}
-
-/// Whether entering failed for the reason that the file is not a network namespace: one that was unmounted leaves an
-/// empty file behind.
-fn is_no_namespace(error: &WiringError) -> bool {
-    matches!(error, WiringError::Enter { source, .. } if source.raw_os_error() == Some(nix::libc::EINVAL))
 }
 
 /// The attachments that the aliases of our links name.

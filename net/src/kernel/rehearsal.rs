@@ -47,7 +47,13 @@ pub enum RehearsalError {
 /// At the first step that fails.
 pub async fn rehearse() -> Result<(), RehearsalError> {
     let (node, pod) = (namespace()?, namespace()?);
-    let wiring = Wiring { host: Arc::new(node), ovs: None, shared: Arc::default(), changes: Source::silent() };
+    let wiring = Wiring {
+        host: Arc::new(node),
+        idle: Arc::default(),
+        ovs: None,
+        shared: Arc::default(),
+        changes: Source::silent(),
+    };
     let netns = PathBuf::from(format!("/proc/self/fd/{}", pod.as_raw_fd()));
     let ifname: IfName = "eth0".parse()?;
     let mac = MacAddr([2, 0, 0, 0, 0, 1]);

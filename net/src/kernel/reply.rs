@@ -5,5 +5,5 @@
 pub use super::guard::read_elements;
 pub use super::netlink::Answer;
 pub use super::nft::read_rule;
-pub use super::openflow::{read_commit, read_flows};
-pub use super::ovsdb::{JsonStream, Replica};
+pub use super::openflow::{Told, read_commit, read_flows, read_told};
+pub use super::ovsdb::{JsonStream, Replica, Touched};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::FutureExt;
-use holdfast_net::kernel::reply::{JsonStream, Replica, read_commit, read_flows};
+use holdfast_net::kernel::reply::{JsonStream, Replica, read_commit, read_flows, read_told};
 use holdfast_net::observed::ObservedOvs;
 use serde_json::Value;
 use tokio_util::bytes::BytesMut;
@@ -11,6 +11,8 @@ use tokio_util::codec::Decoder;
 
 /// Length of an entry of a flow's statistics, up to the end of its cookie.
 const STATISTICS: usize = 32;
+/// Length of an entry of what is told of flows, up to the same.
+const TOLD: usize = 24;
 
 /// A stream of the database's messages, whose first byte says where it is cut.
 pub fn ovsdb(bytes: &[u8]) {
@@ -23,7 +25,7 @@ pub fn ovsdb(bytes: &[u8]) {
     for message in &whole {
         // What is monitored comes in an answer's result; changes, in a notice's parameters.
         let places = ["/result/2", "/result", "/params/2", "/params/1"];
-        places.iter().filter_map(|place| message.pointer(place)).for_each(|updates| replica.update(updates));
+        places.iter().filter_map(|place| message.pointer(place)).for_each(|updates| drop(replica.update(updates)));
     }
     observed(&replica.observe(&names("br0"), &names("hf1")));
     let _ = replica.attachments();
@@ -62,6 +64,9 @@ pub fn openflow(bytes: &[u8]) {
     // Bytes that are there are not waited for.
     if let Ok(flows) = read_flows(&mut stream).now_or_never().unwrap() {
         assert!(flows.len() * STATISTICS <= bytes.len());
+    }
+    if let Some(told) = read_told(bytes) {
+        assert!(told.len() * TOLD <= bytes.len());
     }
     let mut stream = bytes;
     if read_commit(&mut stream).now_or_never().unwrap().is_ok() {

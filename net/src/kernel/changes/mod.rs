@@ -15,18 +15,26 @@ use tokio::task::JoinSet;
 
 pub(super) use self::netlink::number_of;
 use super::ovsdb::Ovs;
+use crate::model::IfName;
 
 /// How many may be told that nobody has heard yet; after more, somebody hears that all may have changed.
-const UNHEARD: usize = 256;
+const UNHEARD: usize = 4096;
+
+/// Where to tell of changes.
+pub(super) fn teller() -> broadcast::Sender<Place> {
+    broadcast::Sender::new(UNHEARD)
+}
 
 /// Where something may have changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
+    /// A link of the host: itself, its addresses, its port security, its port of Open vSwitch or the flows of that.
+    Link(IfName),
     /// The host's network namespace.
     Host,
     /// Another one, by the number that it has in the host's.
     Namespace(i32),
-    /// Open vSwitch: its database, its flows, or that it is there at all.
+    /// Open vSwitch: a bridge, flows of no port that is known, or that it is there at all.
     Switch,
     /// Anywhere: something was lost on the way.
     Anywhere,
@@ -46,6 +54,16 @@ impl Changes {
         }
     }
 
+    /// What was told and not heard yet.
+    pub fn pending(&mut self) -> Vec<Place> {
+        std::iter::from_fn(|| match self.0.try_recv() {
+            Ok(place) => Some(place),
+            Err(broadcast::error::TryRecvError::Lagged(_)) => Some(Place::Anywhere),
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => None,
+        })
+        .collect()
+    }
+
     /// Forgets what was told by now.
     pub fn forget(&mut self) {
         self.0 = self.0.resubscribe();
@@ -60,13 +78,13 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Listens in the namespace of the calling thread, and to this switch. Without the right to it, nothing is told.
-    pub(super) fn start(ovs: Option<&Ovs>) -> Arc<Self> {
-        let heard = broadcast::Sender::new(UNHEARD);
+    /// Listens in the namespace of the calling thread, and to this switch, which tells of its database itself. Without the
+    /// right to it, nothing is told.
+    pub(super) fn start(heard: broadcast::Sender<Place>, ovs: Option<&Ovs>) -> Arc<Self> {
         let mut tasks = JoinSet::new();
         for what in [netlink::Events::Links, netlink::Events::Tables] {
-            match netlink::listen(what) {
-                Ok(listener) => drop(tasks.spawn(netlink::follow(listener, what, heard.clone()))),
+            match netlink::Listener::open(what) {
+                Ok(listener) => drop(tasks.spawn(listener.follow(heard.clone()))),
                 Err(error) => tracing::warn!(%error, ?what, "changes are found at the next look only"),
             }
         }

@@ -1,9 +1,11 @@
 //! What the kernel tells of links, addresses, routes and nftables, in all namespaces that have a number in ours.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
 
+use netlink_packet_core::{NlaBuffer, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_sys::{Socket, SocketAddr};
@@ -13,12 +15,21 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::broadcast::Sender;
 
 use super::Place;
-use crate::kernel::netlink::{Datagram, Netlink};
+use crate::kernel::netlink::{Datagram, Message, Netlink};
+use crate::kernel::{guard, observe};
 use crate::mark::ROUTE_PROTOCOL;
+use crate::model::IfName;
 
 /// rtnetlink(7): types of messages.
-const LINKS_AND_ADDRESSES: [u16; 4] = [16, 17, 20, 21];
+const DELETED_LINK: u16 = 17;
+const LINKS: [u16; 2] = [16, DELETED_LINK];
+const ADDRESSES: [u16; 2] = [20, 21];
 const ROUTES: [u16; 2] = [24, 25];
+/// Where a link's and an address's message have the number of their link (struct ifinfomsg, struct ifaddrmsg), how long the
+/// former's header is, and IFLA_IFNAME.
+const INDEX_OFFSET: usize = 4;
+const LINK_HEADER: usize = 16;
+const NAME: u16 = 3;
 /// Where a route's message has its protocol (struct rtmsg).
 const PROTOCOL_OFFSET: usize = 5;
 /// Groups of rtnetlink, as a mask: RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
@@ -42,50 +53,122 @@ pub(super) enum Events {
     Tables,
 }
 
-/// Listens in the namespace of the calling thread.
-pub(super) fn listen(what: Events) -> io::Result<AsyncFd<Socket>> {
-    let (protocol, groups) = match what {
-        Events::Links => (SockProtocol::NetlinkRoute, LINK_GROUPS),
-        Events::Tables => (SockProtocol::NetlinkNetFilter, TABLE_GROUPS),
-    };
-    let mut socket = Socket::new(protocol as isize)?;
-    socket.set_listen_all_namespaces(true)?;
-    socket.set_non_blocking(true)?;
-    socket.bind(&SocketAddr::new(0, groups))?;
-    // SAFETY: the socket owns its descriptor, and nothing replaces or closes it before it is dropped.
-    Ok(unsafe { AsyncFd::register(socket) }?)
+/// A socket that hears of events in all namespaces.
+pub(super) struct Listener {
+    socket: AsyncFd<Socket>,
+    what: Events,
+    /// The host's links by number: what is told of an address has no name.
+    names: HashMap<u32, IfName>,
 }
 
-/// Tells of what is heard, for as long as the socket works.
-pub(super) async fn follow(listener: AsyncFd<Socket>, what: Events, heard: Sender<Place>) {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let Ok(mut ready) = listener.readable().await else { return };
-        match receive(&listener, what, &mut buffer) {
-            // Without anybody who listens there is nothing to do.
-            Ok(Some(place)) => drop(heard.send(place)),
-            Ok(None) => {}
-            Err(Errno::EAGAIN) => ready.clear_ready(),
-            Err(Errno::EINTR) => {}
-            // More was told than fits into the socket.
-            Err(Errno::ENOBUFS) => drop(heard.send(Place::Anywhere)),
-            Err(error) => {
-                tracing::error!(%error, ?what, "changes are found at the next look only");
-                return;
+impl Listener {
+    /// Listens in the namespace of the calling thread.
+    pub(super) fn open(what: Events) -> io::Result<Self> {
+        let (protocol, groups) = match what {
+            Events::Links => (SockProtocol::NetlinkRoute, LINK_GROUPS),
+            Events::Tables => (SockProtocol::NetlinkNetFilter, TABLE_GROUPS),
+        };
+        let mut socket = Socket::new(protocol as isize)?;
+        socket.set_listen_all_namespaces(true)?;
+        socket.set_non_blocking(true)?;
+        socket.bind(&SocketAddr::new(0, groups))?;
+        let links =
+            if what == Events::Links { observe::dump_links(&mut Netlink::open(protocol)?)? } else { Vec::new() };
+        let names = links.iter().filter_map(|link| Some((link.header.index, observe::name_of(link)?))).collect();
+        // SAFETY: the socket owns its descriptor, and nothing replaces or closes it before it is dropped.
+        Ok(Self { socket: unsafe { AsyncFd::register(socket) }?, what, names })
+    }
+
+    /// Tells of what is heard, for as long as the socket works.
+    pub(super) async fn follow(mut self, heard: Sender<Place>) {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let received = match self.socket.readable().await {
+                Ok(mut ready) => {
+                    let received = receive(&self.socket, &mut buffer);
+                    if received == Err(Errno::EAGAIN) {
+                        ready.clear_ready();
+                    }
+                    received
+                }
+                Err(_) => return,
+            };
+            match received {
+                // Without anybody who listens there is nothing to do.
+                Ok(datagram) => self.places(datagram).into_iter().for_each(|place| drop(heard.send(place))),
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                // More was told than fits into the socket.
+                Err(Errno::ENOBUFS) => drop(heard.send(Place::Anywhere)),
+                Err(error) => {
+                    tracing::error!(%error, what = ?self.what, "changes are found at the next look only");
+                    return;
+                }
             }
         }
     }
+
+    /// Where a datagram tells of something that may be ours. Others' links cannot be told from ours by what is told of
+    /// them, or no more; they change rarely. Others' routes and tables may change all the time.
+    fn places(&mut self, datagram: Told<'_>) -> BTreeSet<Place> {
+        let whole = match datagram.namespace {
+            Some(number) => Place::Namespace(number),
+            None => Place::Host,
+        };
+        let mut places = BTreeSet::new();
+        for message in Datagram(datagram.bytes) {
+            match message {
+                Ok(message) if !may_be_ours(self.what, &message) => {}
+                Ok(message) if datagram.namespace.is_none() => match self.links(&message) {
+                    Some(links) => places.extend(links.into_iter().map(Place::Link)),
+                    None => _ = places.insert(whole.clone()),
+                },
+                Ok(_) | Err(_) => _ = places.insert(whole.clone()),
+            }
+        }
+        if !datagram.is_whole {
+            places.insert(whole);
+        }
+        places
+    }
+
+    /// The host's links that a message is about; none where it does not say.
+    fn links(&mut self, message: &Message<'_>) -> Option<Vec<IfName>> {
+        if self.what == Events::Tables {
+            return guard::ports_of(message.kind, message.payload);
+        }
+        let index = message.payload.get(INDEX_OFFSET..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))?;
+        let known = self.names.get(&index).cloned();
+        if !LINKS.contains(&message.kind) {
+            return ADDRESSES.contains(&message.kind).then(|| known.into_iter().collect());
+        }
+        let attributes = NlasIterator::new(message.payload.get(LINK_HEADER..)?);
+        let name = attributes.map_while(Result::ok).find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == NAME)?;
+        let name: IfName = std::str::from_utf8(name.value()).ok()?.trim_end_matches('\0').parse().ok()?;
+        if message.kind == DELETED_LINK {
+            self.names.remove(&index);
+        } else {
+            self.names.insert(index, name.clone());
+        }
+        // One that was called otherwise is missed there.
+        Some(known.into_iter().filter(|known| *known != name).chain([name.clone()]).collect())
+    }
 }
 
-/// Where the next datagram tells of something that may be ours; none where it is not.
-fn receive(listener: &AsyncFd<Socket>, what: Events, buffer: &mut [u8]) -> Result<Option<Place>, Errno> {
+/// A datagram, and the namespace that it is of; none for the host's, which has no number here.
+#[derive(Debug, PartialEq, Eq)]
+struct Told<'a> {
+    namespace: Option<i32>,
+    bytes: &'a [u8],
+    is_whole: bool,
+}
+
+fn receive<'a>(socket: &AsyncFd<Socket>, buffer: &'a mut [u8]) -> Result<Told<'a>, Errno> {
     let mut control = nix::cmsg_space!(i32);
     let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(listener.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
-    let place = message.cmsgs()?.find_map(|control| namespace(&control)).map_or(Place::Host, Place::Namespace);
-    let (length, whole) = (message.bytes, !message.flags.contains(MsgFlags::MSG_TRUNC));
-    let datagram = buffer.get(..length).unwrap_or_default();
-    Ok((!whole || may_be_ours(what, datagram)).then_some(place))
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
+    let namespace = message.cmsgs()?.find_map(|control| namespace(&control));
+    let (length, is_whole) = (message.bytes, !message.flags.contains(MsgFlags::MSG_TRUNC));
+    Ok(Told { namespace, bytes: buffer.get(..length).unwrap_or_default(), is_whole })
 }
 
 /// The namespace that a datagram is of; none for the host's, which has no number here.
@@ -97,19 +180,15 @@ fn namespace(control: &ControlMessageOwned) -> Option<i32> {
     number.filter(|number| is_number && *number >= 0)
 }
 
-/// Whether a datagram may tell of something of ours. Others' links cannot be told from ours by what is told of them,
-/// or no more; they change rarely. Others' routes and tables may change all the time.
-fn may_be_ours(what: Events, datagram: &[u8]) -> bool {
-    Datagram(datagram).any(|message| {
-        let Ok(message) = message else { return true };
-        match what {
-            Events::Links if ROUTES.contains(&message.kind) => {
-                message.payload.get(PROTOCOL_OFFSET).is_none_or(|protocol| *protocol == ROUTE_PROTOCOL)
-            }
-            Events::Links => LINKS_AND_ADDRESSES.contains(&message.kind),
-            Events::Tables => message.payload.windows(TABLES.len()).any(|window| window == TABLES),
+/// Whether a message may tell of something of ours.
+fn may_be_ours(what: Events, message: &Message<'_>) -> bool {
+    match what {
+        Events::Links if ROUTES.contains(&message.kind) => {
+            message.payload.get(PROTOCOL_OFFSET).is_none_or(|protocol| *protocol == ROUTE_PROTOCOL)
         }
-    })
+        Events::Links => LINKS.contains(&message.kind) || ADDRESSES.contains(&message.kind),
+        Events::Tables => message.payload.windows(TABLES.len()).any(|window| window == TABLES),
+    }
 }
 
 /// The number of a namespace in that of the calling thread; it is given one where it has none.
@@ -155,15 +234,34 @@ mod tests {
         [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], payload].concat()
     }
 
+    fn places(what: Events, bytes: &[u8]) -> Vec<Place> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let mut listener = Listener::open(what).unwrap();
+        listener.names = HashMap::from([(7, "hf7".parse().unwrap())]);
+        listener.places(Told { namespace: None, bytes, is_whole: true }).into_iter().collect()
+    }
+
     #[test]
     fn what_others_change_all_the_time_is_passed_over() {
         let route = |protocol: u8| message(24, &[2, 24, 0, 0, 254, protocol, 0, 1, 0, 0, 0, 0]);
-        assert!(may_be_ours(Events::Links, &route(ROUTE_PROTOCOL)));
-        assert!(!may_be_ours(Events::Links, &route(186)));
-        assert!(may_be_ours(Events::Links, &[route(186), message(17, &[0; 16])].concat()));
-        assert!(!may_be_ours(Events::Tables, &message(0xa00, b"\0\x0c\0\x01kube-proxy\0\0")));
-        assert!(may_be_ours(Events::Tables, &message(0xa00, b"\0\x15\0\x01holdfast-k6t-lan\0")));
+        assert_eq!(places(Events::Links, &route(ROUTE_PROTOCOL)), [Place::Host]);
+        assert_eq!(places(Events::Links, &route(186)), []);
+        assert_eq!(places(Events::Links, &[route(186), message(17, &[0; 16])].concat()), [Place::Host]);
+        assert_eq!(places(Events::Tables, &message(0xa00, b"\0\x0c\0\x01kube-proxy\0\0")), []);
+        assert_eq!(places(Events::Tables, &message(0xa00, b"\0\x15\0\x01holdfast-k6t-lan\0")), [Place::Host]);
         // What cannot be read may be ours.
-        assert!(may_be_ours(Events::Tables, &[0; 7]));
+        assert_eq!(places(Events::Tables, &[0; 7]), [Place::Host]);
+    }
+
+    #[test]
+    fn a_link_is_called_by_its_name_and_by_the_one_before() {
+        let named =
+            |kind, name: &[u8; 4]| message(kind, &[&[0; 4], &[7, 0, 0, 0][..], &[0; 8], &[8, 0, 3, 0], name].concat());
+        let link = |name: &str| Place::Link(name.parse().unwrap());
+        assert_eq!(places(Events::Links, &named(16, b"hf7\0")), [link("hf7")]);
+        assert_eq!(places(Events::Links, &named(17, b"hf8\0")), [link("hf7"), link("hf8")]);
+        assert_eq!(places(Events::Links, &message(20, &[2, 24, 0, 0, 7, 0, 0, 0])), [link("hf7")]);
+        assert_eq!(places(Events::Links, &message(20, &[2, 24, 0, 0, 8, 0, 0, 0])), []);
     }
 }

@@ -11,6 +11,7 @@ use netlink_packet_core::{NlaBuffer, NlasIterator};
 use self::message::NAME;
 use super::netlink::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, Netlink};
 use super::nft::{self, NFPROTO_BRIDGE};
+use crate::model::IfName;
 use crate::observed::ObservedGuard;
 use crate::security::rules::{Element, Rule, Set, rules};
 
@@ -21,6 +22,8 @@ const CHAIN: &str = "port-security";
 const SUBSYSTEM: u16 = 10;
 /// NFTA_SET_ELEM_LIST_ELEMENTS, and within it NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE.
 const ELEMENTS: u16 = 3;
+/// NFTA_SET_ELEM_LIST_TABLE.
+const ELEMENTS_TABLE: u16 = 1;
 const FIRST: u16 = 1;
 
 /// Elements in one request: an attribute's length has 16 bits.
@@ -83,6 +86,17 @@ pub fn read_elements(set: Set, message: &[u8]) -> io::Result<Vec<Element>> {
         elements.push(Element { set, port, address });
     }
     Ok(elements)
+}
+
+/// The ports whose elements the kernel tells of; none where it tells of something else in the table.
+pub(super) fn ports_of(kind: u16, payload: &[u8]) -> Option<Vec<IfName>> {
+    let is_element = [message::NEW_ELEMENT, message::DELETE_ELEMENT].map(|kind| SUBSYSTEM << 8 | kind).contains(&kind);
+    if !is_element || nft::attribute(payload, ELEMENTS_TABLE).ok()?? != [TABLE.as_bytes(), &[0]].concat() {
+        return None;
+    }
+    // All keys begin with the port: nothing else is asked for here.
+    let elements = read_elements(Set::Ports, payload).ok()?;
+    Some(elements.into_iter().map(|element| element.port).collect())
 }
 
 /// The value of the attribute of type 1 in a list of attributes.

@@ -29,6 +29,12 @@ const COOKIE_OFFSET: usize = 24;
 const FIELDS_OFFSET: usize = 52;
 /// Field IN_PORT of the basic class, which a flow of ours matches, and which comes first.
 const IN_PORT: [u8; 4] = [0x80, 0, 0, 4];
+/// Where what is told of flows begins in a message; in each entry, where its cookie is, and the fields that it matches; and
+/// the event that says that it is deleted.
+const TOLD_HEADER: usize = 16;
+const TOLD_COOKIE_OFFSET: usize = 16;
+const TOLD_FIELDS_OFFSET: usize = 28;
+const FLOW_DELETED: u16 = 1;
 /// Statistics of an experimenter.
 const EXPERIMENTER_STATISTICS: u16 = 0xffff;
 /// ONF as experimenter, and its messages.
@@ -104,24 +110,47 @@ pub(super) fn monitor_flows(id: u32) -> Vec<u8> {
     message(MULTIPART_REQUEST, id, &body)
 }
 
-/// Whether what is told of flows tells of one of ours: their cookies are like nothing else.
-pub(super) fn has_flow_of_ours(body: &[u8]) -> bool {
-    let [mark @ .., _, _, _, _] = COOKIE.to_be_bytes();
-    body.windows(mark.len()).any(|window| window == mark)
+/// What is told of a flow of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its port.
+    pub port: Option<u32>,
+    /// It was deleted; else it was added or modified.
+    pub deleted: bool,
 }
 
-/// A bundle after which a port has these flows of ours, and no others; its messages in one piece.
-pub(super) fn replace_flows(id: u32, port: u32, flows: &[(u64, Flow)]) -> Vec<u8> {
-    let delete = flow_mod(id, DELETE, COOKIE, COOKIE_MASK, 0, &match_of(port, &[]), &[]);
-    let add = |(cookie, flow): &(u64, Flow)| {
-        let Flow { priority, fields, passes } = flow;
-        let instructions = if *passes { output_normal() } else { Vec::new() };
-        flow_mod(id, ADD, *cookie, 0, *priority, &match_of(port, fields), &instructions)
-    };
+/// What is told of flows of ours; none where it is cut off.
+#[must_use]
+pub fn read_told(body: &[u8]) -> Option<Vec<Told>> {
+    let (_, mut rest) = body.split_at_checked(TOLD_HEADER)?;
+    let mut told = Vec::new();
+    while !rest.is_empty() {
+        let length = u16::from_be_bytes(*rest.first_chunk()?);
+        let (entry, behind) = rest.split_at_checked(length.into())?;
+        let event = u16::from_be_bytes(*entry.get(2..)?.first_chunk()?);
+        let cookie = u64::from_be_bytes(*entry.get(TOLD_COOKIE_OFFSET..)?.first_chunk()?);
+        if cookie & COOKIE_MASK == COOKIE {
+            let port = entry.get(TOLD_FIELDS_OFFSET..).and_then(|fields| fields.strip_prefix(&IN_PORT)?.first_chunk());
+            told.push(Told { port: port.map(|port| u32::from_be_bytes(*port)), deleted: event == FLOW_DELETED });
+        }
+        rest = behind;
+    }
+    Some(told)
+}
+
+/// A bundle after which these ports have these flows of ours, and no others; its messages in one piece.
+pub(super) fn replace_flows<'a>(id: u32, ports: impl Iterator<Item = (u32, &'a [(u64, Flow)])>) -> Vec<u8> {
     let mut messages = control(id, OPEN);
-    for inner in std::iter::once(delete).chain(flows.iter().map(add)) {
+    let mut put = |inner: Vec<u8>| {
         let body = [&id.to_be_bytes(), &[0, 0][..], &ATOMIC_ORDERED.to_be_bytes(), &inner].concat();
         messages.extend_from_slice(&experimenter(id, BUNDLE_ADD, &body));
+    };
+    for (port, flows) in ports {
+        put(flow_mod(id, DELETE, COOKIE, COOKIE_MASK, 0, &match_of(port, &[]), &[]));
+        for (cookie, Flow { priority, fields, passes }) in flows {
+            let instructions = if *passes { output_normal() } else { Vec::new() };
+            put(flow_mod(id, ADD, *cookie, 0, *priority, &match_of(port, fields), &instructions));
+        }
     }
     messages.extend_from_slice(&control(id, COMMIT));
     messages
@@ -211,6 +240,27 @@ mod tests {
         entry.extend_from_slice(&match_of(9, &[])[..16]);
         let answer = [&[0, 1, 0, 0, 0, 0, 0, 0], entry.as_slice()].concat();
         assert_eq!(read_flows(&answer), Some((vec![(COOKIE | 7, Some(9))], false)));
+    }
+
+    #[test]
+    fn what_is_told_names_port_and_end() {
+        let entry = |event: u16, cookie: u64| {
+            let mut entry = [48u16.to_be_bytes(), event.to_be_bytes()].concat();
+            entry.extend_from_slice(&[0; 12]);
+            entry.extend_from_slice(&cookie.to_be_bytes());
+            entry.extend_from_slice(&match_of(9, &[Field::Source(crate::model::MacAddr([2, 0, 0, 0, 0, 1]))]));
+            entry
+        };
+        assert_eq!(entry(0, 0).len(), 48);
+        let body = [&[0; 16][..], &entry(0, COOKIE | 7), &entry(1, COOKIE | 8), &entry(0, 7)].concat();
+        let told = |deleted| Told { port: Some(9), deleted };
+        assert_eq!(read_told(&body), Some(vec![told(false), told(true)]));
+        assert_eq!(read_told(&body[..16]), Some(vec![]));
+        for length in [0, 15, 17, 40, body.len() - 1] {
+            assert_eq!(read_told(&body[..length]), None, "{length}");
+        }
+        // An entry of no length does not end.
+        assert_eq!(read_told(&[0; 20]), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Flows of an OVS bridge, over OpenFlow on the socket that each bridge has for that.
 
 mod message;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,6 +13,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use self::message::{CookieAndPort, ECHO_REQUEST, ERROR, EXPERIMENTER, HEADER, HELLO, MULTIPART_REPLY};
+pub use self::message::{Told, read_told};
+pub(super) use self::writer::Writer;
 use super::error::StepError;
 use crate::security::flows::Flow;
 
@@ -52,11 +55,16 @@ async fn flows(folder: &Path, bridge: &str, port: Option<u32>) -> io::Result<Vec
     read_flows(&mut bridge.stream).await
 }
 
-/// Gives a port these flows, and takes our others away, at once.
-pub(super) async fn replace(folder: &Path, bridge: &str, port: u32, flows: &[(u64, Flow)]) -> Result<(), StepError> {
+/// Gives ports these flows, and takes our others away, at once.
+async fn replace(
+    folder: &Path,
+    bridge: &str,
+    ports: impl Iterator<Item = (u32, &[(u64, Flow)])>,
+) -> Result<(), StepError> {
+    let bundle = message::replace_flows(REQUEST, ports);
     let asking = async {
         let mut bridge = Connection::open(folder, bridge).await?;
-        bridge.stream.write_all(&message::replace_flows(REQUEST, port, flows)).await?;
+        bridge.stream.write_all(&bundle).await?;
         read_commit(&mut bridge.stream).await
     };
     within(asking, bridge).await
@@ -111,19 +119,22 @@ impl Connection {
         self.stream.write_all(&message::monitor_flows(REQUEST)).await
     }
 
-    /// Returns when something has happened to flows of ours, once that is [`monitor`](Self::monitor)ed.
+    /// What has happened to flows of ours, once that is [`monitor`](Self::monitor)ed; none where something was left out.
     ///
     /// # Errors
     /// When the switch ends the connection.
-    pub(super) async fn changed(&mut self) -> io::Result<()> {
+    pub(super) async fn changed(&mut self) -> io::Result<Option<Vec<Told>>> {
         loop {
             let (kind, body) = next(&mut self.stream).await?;
             match kind {
                 // It asks whether we are there.
                 ECHO_REQUEST => self.stream.write_all(&message::echo_reply(&body)).await?,
-                MULTIPART_REPLY if message::has_flow_of_ours(&body) => return Ok(()),
-                // It stops to tell for a while, or goes on: something was left out.
-                EXPERIMENTER => return Ok(()),
+                MULTIPART_REPLY => match message::read_told(&body) {
+                    Some(told) if told.is_empty() => {}
+                    told => return Ok(told),
+                },
+                // It stops to tell for a while, or goes on.
+                EXPERIMENTER => return Ok(None),
                 // A switch that is too old to monitor says so; it still tells of its end.
                 _ => {}
             }

@@ -12,14 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 pub use self::codec::JsonStream;
-pub use self::replica::Replica;
 use self::replica::{Attached, vlan_columns};
+pub use self::replica::{Replica, Touched};
 pub(super) use self::session::Version;
 use self::session::{Request, Session, Shared};
+use super::changes::Place;
 use super::error::StepError;
 use super::openflow;
 use super::view::OvsView;
@@ -45,19 +46,21 @@ pub(super) struct Ovs {
     shared: Arc<Shared>,
     version: watch::Receiver<Version>,
     requests: mpsc::Sender<Request>,
+    flows: openflow::Writer,
     /// Names for rows within a transaction have to differ between the requests that are batched into it.
     row: Arc<AtomicU64>,
 }
 
 impl Ovs {
-    /// Starts to connect to ovsdb-server, in the background.
-    pub(super) fn start(path: PathBuf) -> Self {
+    /// Starts to connect to ovsdb-server, in the background, and to tell of what changes in the database.
+    pub(super) fn start(path: PathBuf, heard: broadcast::Sender<Place>) -> Self {
         let shared = Arc::new(Shared::default());
         let (publish, version) = watch::channel(Version::default());
         let (requests, inbox) = mpsc::channel(QUEUE);
-        let session = Session { path: path.clone(), shared: shared.clone(), version: publish, requests: inbox };
+        let session = Session { path: path.clone(), shared: shared.clone(), version: publish, heard, requests: inbox };
         tokio::spawn(session.run());
-        Self { path, shared, version, requests, row: Arc::default() }
+        let flows = openflow::Writer::start(path.parent().unwrap_or(Path::new("/")).to_owned());
+        Self { path, shared, version, requests, flows, row: Arc::default() }
     }
 
     /// Its socket.
@@ -90,6 +93,11 @@ impl Ovs {
     /// The bridges with flows of ours, as far as is known.
     pub(super) fn secured_bridges(&self) -> BTreeSet<String> {
         self.shared.replica().secured_bridges()
+    }
+
+    /// The port of this number, as far as is known.
+    pub(super) fn port_of(&self, bridge: &str, number: u32) -> Option<String> {
+        self.shared.replica().port_of(bridge, number)
     }
 
     /// Connects to a bridge.
@@ -127,7 +135,7 @@ impl Ovs {
 
     /// Gives a port these flows of ours, and no others.
     pub(super) async fn set_flows(&self, bridge: &str, number: u32, flows: &[(u64, Flow)]) -> Result<(), StepError> {
-        openflow::replace(self.folder(), bridge, number, flows).await
+        self.flows.replace(bridge, number, flows).await
     }
 
     /// Bridge and number of each port that has flows of ours, and is none of ours: what is left where somebody else took

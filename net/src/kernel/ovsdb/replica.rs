@@ -39,6 +39,27 @@ pub struct Replica {
     interfaces: HashMap<String, Row>,
 }
 
+/// What an update is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// These ports, and nothing else.
+    Ports(BTreeSet<String>),
+    /// A bridge itself.
+    Bridges,
+}
+
+impl Touched {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Ports(mut names), Self::Ports(more)) => {
+                names.extend(more);
+                Self::Ports(names)
+            }
+            _ => Self::Bridges,
+        }
+    }
+}
+
 /// How the switch sees a port's interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Attached {
@@ -57,8 +78,37 @@ pub(super) fn monitor_request() -> Value {
 }
 
 impl Replica {
-    /// Applies the updates of one message.
-    pub fn update(&mut self, updates: &Value) {
+    /// Applies the updates of one message, and says what they touched.
+    pub fn update(&mut self, updates: &Value) -> Touched {
+        let before = self.touched(updates);
+        self.apply(updates);
+        before.and(self.touched(updates))
+    }
+
+    /// What updates are about, as far as the names are known at this moment.
+    fn touched(&self, updates: &Value) -> Touched {
+        let rows = |table: &str| updates.get(table).and_then(Value::as_object).into_iter().flatten();
+        let mut names = BTreeSet::new();
+        for (_, change) in rows("Bridge") {
+            let columns = change.get("modify").and_then(Value::as_object);
+            let Some(ports) = columns.filter(|columns| columns.len() == 1).and_then(|columns| columns.get("ports"))
+            else {
+                return Touched::Bridges;
+            };
+            let ports = elements(ports).into_iter().filter_map(|element| match element {
+                Element::Text(uuid) => self.ports.get(&uuid).and_then(|row| text(row, "name")),
+                Element::Number(_) | Element::Pair(..) => None,
+            });
+            names.extend(ports.map(str::to_owned));
+        }
+        for (table, known) in [("Port", &self.ports), ("Interface", &self.interfaces)] {
+            let changed = rows(table).filter_map(|(uuid, _)| text(known.get(uuid)?, "name"));
+            names.extend(changed.map(str::to_owned));
+        }
+        Touched::Ports(names)
+    }
+
+    fn apply(&mut self, updates: &Value) {
         for (table, rows) in
             [("Bridge", &mut self.bridges), ("Port", &mut self.ports), ("Interface", &mut self.interfaces)]
         {
@@ -106,6 +156,14 @@ impl Replica {
             }
         }
         Some(state)
+    }
+
+    /// The port of a bridge that has this number.
+    pub(super) fn port_of(&self, bridge: &str, number: u32) -> Option<String> {
+        let has_it = |row: &&Row| self::number(row, "ofport") == Some(number.into());
+        let names = self.interfaces.values().filter(has_it).filter_map(|row| text(row, "name"));
+        let mut here = names.filter(|name| self.port(name).and_then(|(uuid, _)| self.bridge_of(uuid)) == Some(bridge));
+        here.next().map(str::to_owned)
     }
 
     /// The names of all bridges.
@@ -309,12 +367,13 @@ mod tests {
                 "trunks": ["set", []], "vlan_mode": ["set", []], "external_ids": ["map", []]}}},
             "Interface": {"i1": {"initial": {"name": "br0", "ofport": 65534, "error": ["set", []]}}},
         }));
-        replica.update(&json!({
+        let touched = replica.update(&json!({
             "Bridge": {"b1": {"modify": {"ports": ["set", [["uuid", "p2"]]]}}},
             "Port": {"p2": {"insert": {"name": "hf1", "interfaces": ["uuid", "i2"], "tag": 7, "vlan_mode": "access",
                 "external_ids": ["map", [["holdfast.io/attachment", "c/eth0"], ["x", "y"]]]}}},
             "Interface": {"i2": {"insert": {"name": "hf1"}}},
         }));
+        assert_eq!(touched, Touched::Ports(names(&["hf1"])));
         assert_eq!(replica.attached("hf1"), Some(Attached::Pending));
         let observed = replica.observe(&names(&["br0"]), &names(&["hf1"]));
         assert!(observed.bridges["br0"].userspace);
@@ -337,11 +396,16 @@ mod tests {
         assert_eq!(replica.attached("hf1"), Some(Attached::Pending));
         replica.update(&json!({"Interface": {"i2": {"modify": {"ofport": 3}}}}));
         assert_eq!(replica.attached("hf1"), Some(Attached::Yes(3)));
-        replica.update(&json!({
+        assert_eq!(replica.port_of("br0", 3).as_deref(), Some("hf1"));
+        assert_eq!(replica.port_of("br1", 3), None);
+        let touched = replica.update(&json!({
             "Bridge": {"b1": {"modify": {"ports": ["uuid", "p2"]}}},
             "Port": {"p2": {"delete": null}},
             "Interface": {"i2": {"delete": null}},
         }));
+        assert_eq!(touched, Touched::Ports(names(&["hf1"])));
+        assert_eq!(replica.update(&json!({"Bridge": {"b1": {"modify": {"name": "br9"}}}})), Touched::Bridges);
+        assert_eq!(replica.update(&json!({"Bridge": {"b1": {"modify": {"name": "br0"}}}})), Touched::Bridges);
         assert_eq!(replica.attached("hf1"), None);
         assert_eq!(replica.bridge_of("p1"), Some("br0"));
         assert!(replica.attachments().is_empty());

@@ -10,12 +10,13 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::Framed;
 
 use super::codec::JsonStream;
-use super::replica::{Replica, monitor_request};
+use super::replica::{Replica, Touched, monitor_request};
+use crate::kernel::changes::Place;
 
 const DATABASE: &str = "Open_vSwitch";
 const ZERO_TRANSACTION: &str = "00000000-0000-0000-0000-000000000000";
@@ -64,6 +65,7 @@ pub(super) struct Session {
     pub(super) path: PathBuf,
     pub(super) shared: Arc<Shared>,
     pub(super) version: watch::Sender<Version>,
+    pub(super) heard: broadcast::Sender<Place>,
     pub(super) requests: mpsc::Receiver<Request>,
 }
 
@@ -95,8 +97,11 @@ impl Session {
                     wait = BACK_OFF.0;
                     tracing::info!(path = %self.path.display(), "connected to Open vSwitch");
                     self.publish(true);
+                    // Without anybody who listens there is nothing to do, here and below.
+                    let _ = self.heard.send(Place::Switch);
                     let over = self.serve(&mut stream, &mut transaction).await;
                     self.publish(false);
+                    let _ = self.heard.send(Place::Switch);
                     over
                 }
                 Err(error) => Over::Lost(error),
@@ -240,8 +245,15 @@ impl Session {
     }
 
     fn update(&self, updates: Option<&Value>) {
-        self.shared.replica().update(updates.unwrap_or(&Value::Null));
+        let touched = self.shared.replica().update(updates.unwrap_or(&Value::Null));
         self.publish(true);
+        let places = match touched {
+            Touched::Ports(names) => names.iter().filter_map(|name| Some(Place::Link(name.parse().ok()?))).collect(),
+            Touched::Bridges => vec![Place::Switch],
+        };
+        for place in places {
+            let _ = self.heard.send(place);
+        }
     }
 }
 
