@@ -26,6 +26,7 @@ const MODULES: &[&str] = &[
     "virtio_scsi",
     "sd_mod",
     "sr_mod",
+    "8021q",
 ];
 
 /// What the guest agent tells of the system.
