@@ -17,6 +17,7 @@ mod images;
 mod install;
 mod leaks;
 mod manifests;
+mod node_vm;
 mod process;
 mod setup;
 mod test;
@@ -60,6 +61,9 @@ enum Chore {
     Crds(crds::Arguments),
     /// List what a run could leave behind, or what is there since an earlier list
     Leaks(leaks::Arguments),
+    /// Run a program in a node VM that runs; `cargo xtask test --lane node-vm` has cargo run tests with it
+    #[command(hide = true)]
+    NodeVm(node_vm::execute::Arguments),
     /// Check that dependencies point the way that ARCHITECTURE.md says
     CheckDeps(deps::Arguments),
 }
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Test(arguments) => return exit_code(test::run(&arguments)),
         Chore::Cluster(arguments) => return exit_code(cluster::run(&arguments)),
+        Chore::NodeVm(arguments) => return exit_code(node_vm::execute::run(&arguments)),
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),

@@ -120,6 +120,24 @@ pub fn build_virtctl() -> Result<PathBuf> {
     Ok(Profile::Dev.folder().join("virtctl"))
 }
 
+/// Builds the programs that the tests of a host start, beside those tests.
+pub fn build_host_programs() -> Result<()> {
+    build(&[
+        "build",
+        "--workspace",
+        "--exclude",
+        "xtask",
+        "--bin",
+        "holdfastd",
+        "--bin",
+        "virt-launcher",
+        "--bin",
+        "holdfast",
+        "--bin",
+        "virtctl",
+    ])
+}
+
 /// Builds the tests that this selection chooses.
 pub fn build_test(selection: &[String]) -> Result<()> {
     let selection = selection.iter().map(String::as_str);

@@ -26,6 +26,7 @@ const MODULES: &[&str] = &[
     "virtio_scsi",
     "sd_mod",
     "sr_mod",
+    "8021q",
 ];
 
 /// What the guest agent tells of the system.
@@ -45,12 +46,10 @@ pub const SCRIPTS: &[(&str, &str)] = &[
 /// The initramfs, compressed. gzip: a kernel under emulation reads the disk slower than it unpacks this.
 pub fn build(packages: &Packages) -> Result<Vec<u8>> {
     let mut tree = Tree::default();
-    for folder in ["dev", "proc", "sys", "tmp", "root"] {
+    add_base(&mut tree)?;
+    for folder in ["tmp", "root"] {
         tree.folder(folder);
     }
-    // What init has for standard input and output until it mounts /dev.
-    tree.device("dev/console", 5, 1);
-    tree.device("dev/null", 1, 3);
     tree.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n".to_vec());
     tree.file("etc/group", 0o644, b"root:x:0:\n".to_vec());
     tree.file("etc/os-release", 0o644, OS_RELEASE.as_bytes().to_vec());
@@ -58,14 +57,29 @@ pub fn build(packages: &Packages) -> Result<Vec<u8>> {
     for (path, text) in SCRIPTS {
         tree.file(path, 0o755, text.as_bytes().to_vec());
     }
+    add_guest_agent(&mut tree, &packages.guest_agent)?;
+    add_modules(&mut tree, &packages.kernel, MODULES)?;
+    compress(&tree)
+}
+
+/// Adds what any init begins with: folders to mount on, a console, busybox.
+pub fn add_base(tree: &mut Tree) -> Result<()> {
+    for folder in ["dev", "proc", "sys"] {
+        tree.folder(folder);
+    }
+    // What init has for standard input and output until it mounts /dev.
+    tree.device("dev/console", 5, 1);
+    tree.device("dev/null", 1, 3);
     let busybox = Path::new("/bin/busybox");
     if !libraries(busybox)?.is_empty() {
         bail!("/bin/busybox is not static; the package busybox-static has the one that is");
     }
     tree.file("bin/busybox", 0o755, read(busybox)?);
-    add_guest_agent(&mut tree, &packages.guest_agent)?;
-    add_modules(&mut tree, &packages.kernel)?;
+    Ok(())
+}
 
+/// The archive as a kernel takes it.
+pub fn compress(tree: &Tree) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
     tree.write(&mut archive)?;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -101,11 +115,12 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Adds the modules below `modules/` and their order, a name on each line of `modules/order`.
-fn add_modules(tree: &mut Tree, kernel: &Path) -> Result<()> {
+/// Adds modules below `modules/`, with all that they depend on, and their order, a name on each line of
+/// `modules/order`.
+pub fn add_modules(tree: &mut Tree, kernel: &Path, names: &[&str]) -> Result<()> {
     let files = files_below(&kernel.join("lib/modules"))?;
     let mut order = Vec::new();
-    for name in MODULES {
+    for name in names {
         add_module(tree, &files, name, &mut order)?;
     }
     if order.is_empty() {

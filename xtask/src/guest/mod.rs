@@ -6,11 +6,11 @@
 //!
 //! Invariant: `target/guest` holds a whole guest or none: it is built beside and renamed.
 
-mod cpio;
+pub mod cpio;
 mod disk;
-mod initramfs;
+pub mod initramfs;
 mod oci;
-mod packages;
+pub mod packages;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use sha2::{Digest as _, Sha256};
+
+pub use disk::COMMAND_LINE;
 
 use crate::process::Program;
 use crate::workspace;
@@ -75,11 +77,7 @@ pub fn ensure(force: bool) -> Result<Guest> {
 
 fn build(debs: &Path, scratch: &Path, built: &Path) -> Result<()> {
     let packages = packages::unpack(debs, scratch)?;
-    let kernel = fs::read_dir(packages.kernel.join("boot"))
-        .context("failed to list the kernel package")?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
-        .context("the kernel package holds no boot/vmlinuz-*")?;
+    let kernel = packages::kernel_image(&packages.kernel)?;
     let initramfs = initramfs::build(&packages)?;
     let raw = scratch.join("disk.raw");
     disk::build(&raw, &kernel, &initramfs, scratch)?;

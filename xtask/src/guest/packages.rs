@@ -22,27 +22,41 @@ pub struct Packages {
 
 /// Fetches the packages into `cache` where they are not there yet, and unpacks them below `scratch`.
 pub fn unpack(cache: &Path, scratch: &Path) -> Result<Packages> {
+    let packages = Packages { kernel: scratch.join("kernel"), guest_agent: scratch.join("guest-agent") };
+    unpack_kernel(cache, &packages.kernel)?;
+    unpack_one(cache, GUEST_AGENT, &|| Ok(GUEST_AGENT.to_owned()), &packages.guest_agent)?;
+    Ok(packages)
+}
+
+/// Fetches the kernel's package into `cache` where it is not there yet, and unpacks it into `folder`.
+pub fn unpack_kernel(cache: &Path, folder: &Path) -> Result<()> {
+    unpack_one(cache, "linux-image-", &kernel_package, folder)
+}
+
+/// The kernel's image in its unpacked package.
+pub fn kernel_image(kernel: &Path) -> Result<PathBuf> {
+    fs::read_dir(kernel.join("boot"))
+        .context("failed to list the kernel package")?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
+        .context("the kernel package holds no boot/vmlinuz-*")
+}
+
+fn unpack_one(cache: &Path, prefix: &str, package: &dyn Fn() -> Result<String>, folder: &Path) -> Result<()> {
     fs::create_dir_all(cache).with_context(|| format!("failed to make {}", cache.display()))?;
-    let unpacked = |prefix: &str, package: &dyn Fn() -> Result<String>| {
-        let archive = match find(cache, prefix)? {
-            Some(archive) => archive,
-            None => {
-                download(cache, &package()?)?;
-                find(cache, prefix)?.with_context(|| format!("apt-get fetched no package `{prefix}*`"))?
-            }
-        };
-        let folder = scratch.join(prefix);
-        Program::new("dpkg-deb")
-            .args(["-x".as_ref(), archive.as_os_str(), folder.as_os_str()])
-            .deadline(Duration::from_secs(120))
-            .output()
-            .with_context(|| format!("failed to unpack {}", archive.display()))?;
-        Ok::<_, anyhow::Error>(folder)
+    let archive = match find(cache, prefix)? {
+        Some(archive) => archive,
+        None => {
+            download(cache, &package()?)?;
+            find(cache, prefix)?.with_context(|| format!("apt-get fetched no package `{prefix}*`"))?
+        }
     };
-    Ok(Packages {
-        kernel: unpacked("linux-image-", &kernel_package)?,
-        guest_agent: unpacked(GUEST_AGENT, &|| Ok(GUEST_AGENT.to_owned()))?,
-    })
+    Program::new("dpkg-deb")
+        .args(["-x".as_ref(), archive.as_os_str(), folder.as_os_str()])
+        .deadline(Duration::from_secs(120))
+        .output()
+        .with_context(|| format!("failed to unpack {}", archive.display()))?;
+    Ok(())
 }
 
 fn find(cache: &Path, prefix: &str) -> Result<Option<PathBuf>> {

@@ -70,20 +70,14 @@ fn prepare(suite: &Suite, cluster: Cluster<'_>) -> Result<(Setting, Traces)> {
 /// In the control plane's network, one test after the other: each has the machine for itself, and some end components
 /// that the others need.
 fn setting(cluster: Cluster<'_>, virtctl: OsString, xtask: OsString) -> Setting {
-    let runner = format!("nsenter --net=/run/netns/{} --", cluster.netns("cp"));
     let mut environment = vec![
-        (format!("CARGO_TARGET_{}_RUNNER", triple()), runner.into()),
+        run::runner(format!("nsenter --net=/run/netns/{} --", cluster.netns("cp"))),
         ("HOLDFAST_VIRTCTL".to_owned(), virtctl),
         ("HOLDFAST_XTASK".to_owned(), xtask),
         ("HOLDFAST_CLUSTER".to_owned(), cluster.name.into()),
     ];
     environment.extend(cluster::environment(cluster).map(|(name, value)| (name.to_owned(), value)));
-    Setting { environment, arguments: &["--test-threads=1"], deadline: DEADLINE }
-}
-
-/// This machine's target triple, as cargo has it in the names of variables.
-fn triple() -> String {
-    format!("{}_UNKNOWN_LINUX_GNU", std::env::consts::ARCH.to_uppercase())
+    Setting { environment, arguments: vec!["--test-threads=1".to_owned()], deadline: DEADLINE }
 }
 
 /// Removes what tests that failed have left in the cluster; then the nodes must be as they were.
@@ -112,8 +106,7 @@ mod tests {
             let found = setting.environment.iter().find(|(other, _)| other == name).map(|(_, value)| value);
             found.and_then(|value| value.to_str()).unwrap().to_owned()
         };
-        let runner = value(&format!("CARGO_TARGET_{}_RUNNER", triple()));
-        assert_eq!(runner, "nsenter --net=/run/netns/hf-x1-cp --");
+        assert_eq!(value(&run::runner("").0), "nsenter --net=/run/netns/hf-x1-cp --");
         assert_eq!(value("KUBECONFIG"), "/var/lib/holdfast-x1/admin.kubeconfig");
         assert!(value("PATH").contains("target/cluster/bin:"), "{}", value("PATH"));
         assert_eq!((value("HOLDFAST_CLUSTER").as_str(), value("HOLDFAST_XTASK").as_str()), ("x1", "/x"));

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that can be tested on this machine, with a leak scan around each suite.
 
 mod cluster;
+mod lane;
 mod probes;
 mod run;
 mod suites;
@@ -14,6 +15,7 @@ use comfy_table::{Table, presets};
 use crate::leaks::{self, Snapshot, Trace};
 use crate::workspace::{self, Profile};
 use crate::{guest, process, setup};
+use lane::Lane;
 use run::{Run, Setting};
 use suites::Suite;
 
@@ -31,11 +33,17 @@ pub struct Arguments {
     /// The cluster that the suite `cluster` runs on; brought up for it, and down again, unless it is up
     #[arg(long, value_name = "NAME", default_value = crate::cluster::DEFAULT, value_parser = crate::cluster::name)]
     cluster: String,
+    /// Where the tests run: on this machine, or in a VM with a distribution's kernel
+    #[arg(long, value_enum, default_value_t)]
+    lane: Lane,
+    /// Run only tests whose name holds this
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
 }
 
 /// The chore. A failure of a suite is in the exit code and above cargo's own summary, for that comes last.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let suites = suites::choose(suites::all()?, &arguments.suite)?;
+    let suites = suites::choose(arguments.lane.suites(suites::all()?), &arguments.suite)?;
     if arguments.list {
         for suite in &suites {
             println!("{:12} {} ({})", suite.name, suite.about, suite.selection.join(" "));
@@ -45,28 +53,48 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::require_root("tests make network namespaces, which")?;
     setup::ensure(&mut |line| println!("setup: {line}"))?;
     if suites.iter().any(|suite| suite.name != cluster::SUITE) {
-        workspace::build_programs(Profile::Dev)?;
-        workspace::build_tests()?;
+        match arguments.lane {
+            Lane::Machine => {
+                workspace::build_programs(Profile::Dev)?;
+                workspace::build_tests()?;
+            }
+            Lane::NodeVm => lane::build(&suites)?,
+        }
         let guest = guest::ensure(false)?;
         println!("guest: {}", guest.disk.display());
     }
     if suites.iter().any(|suite| suite.name == CNI) {
         crate::cluster::build_cni(&mut |line| println!("reference plugins: {line}"))?;
     }
-    probes::print();
 
     process::catch_signals()?;
+    let vm = match arguments.lane {
+        Lane::Machine => None,
+        Lane::NodeVm => Some(lane::boot()?),
+    };
+    let setting = match &vm {
+        None => Setting::default(),
+        Some(vm) => lane::setting(vm)?,
+    };
+    let filter = arguments.filter.iter().cloned();
+    let setting = Setting { arguments: filter.chain(setting.arguments).collect(), ..setting };
+    if vm.is_none() {
+        probes::print();
+    }
     let mut runs = Vec::new();
     for suite in suites {
         println!("\n=== suite {}: {}", suite.name, suite.about);
         let before = Snapshot::take()?;
         let run = match suite.name.as_str() {
             cluster::SUITE => cluster::run(&suite, &arguments.cluster),
-            _ => run::suite(&suite, &Setting::default()),
+            _ => run::suite(&suite, &setting),
         };
         let leaks = leaks::since(&before);
         process::check_signals()?;
         runs.push(Done { suite, run, leaks: leaks? });
+    }
+    if let Some(vm) = vm.filter(|_| runs.iter().any(|done| !done.ok())) {
+        println!("\nThe node VM said:\n{}", vm.said());
     }
     Ok(if print_summary(&runs) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -19,15 +19,21 @@ pub struct Setting {
     /// Variables of its environment.
     pub environment: Vec<(String, OsString)>,
     /// Arguments of its programs.
-    pub arguments: &'static [&'static str],
+    pub arguments: Vec<String>,
     /// Longest run.
     pub deadline: Duration,
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Self { environment: Vec::new(), arguments: &[], deadline: Duration::from_secs(900) }
+        Self { environment: Vec::new(), arguments: Vec::new(), deadline: Duration::from_secs(900) }
     }
+}
+
+/// The variable by which cargo is told with what to run programs of tests.
+pub fn runner(command: impl Into<OsString>) -> (String, OsString) {
+    let triple = format!("{}_UNKNOWN_LINUX_GNU", std::env::consts::ARCH.to_uppercase());
+    (format!("CARGO_TARGET_{triple}_RUNNER"), command.into())
 }
 
 /// What came of a suite.
@@ -77,7 +83,7 @@ fn run(suite: &Suite, setting: &Setting, lines: &mut Vec<String>) -> Result<()> 
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(&suite.selection)
         .args(["--", "--show-output"])
-        .args(setting.arguments)
+        .args(&setting.arguments)
         .envs(setting.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(workspace::root())
         .stdin(Stdio::null())
