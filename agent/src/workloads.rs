@@ -7,6 +7,7 @@ mod networks;
 
 use futures::future::BoxFuture;
 use holdfast_api::lease::Claim;
+use holdfast_api::underlay::AddressPair;
 use holdfast_ipam::nic::NicLease;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
 use ipnetwork::IpNetwork;
@@ -41,6 +42,8 @@ pub struct VmNic {
     /// gets none of them, and an Ethernet address of its own, so that nothing speaks for the guest before it
     /// runs. Where it does not, the pod's interface carries both.
     pub vm_owned: bool,
+    /// What the guest asks to use beside its addresses; what of it the network allows is seen to when it is attached.
+    pub pairs: Vec<AddressPair>,
 }
 
 impl From<&NicLease> for VmNic {
@@ -51,6 +54,7 @@ impl From<&NicLease> for VmNic {
             addresses: lease.addresses.clone(),
             delivery: Some(lease.delivery.clone()),
             vm_owned: lease.vm_owned,
+            pairs: lease.pairs.clone(),
         }
     }
 }

@@ -76,6 +76,14 @@ impl Pool {
             && self.intervals.iter().any(|(start, end)| (*start..=*end).contains(&number(address)))
     }
 
+    /// The first address that the pool has of a prefix.
+    pub fn first_in(&self, prefix: IpNetwork) -> Option<IpAddr> {
+        let (first, last) = bounds(&prefix);
+        let inside = self.intervals.iter().map(|(start, end)| (first.max(*start), last.min(*end)));
+        let (start, _) = inside.into_iter().find(|(start, end)| prefix.is_ipv6() == self.v6 && start <= end)?;
+        Some(address(start, self.v6))
+    }
+
     /// Every address of the pool once, in the order of the claim `uid`.
     pub fn candidates(&self, uid: &str) -> impl Iterator<Item = IpAddr> + use<> {
         let pool = self.clone();

@@ -132,20 +132,24 @@ async fn prepare(
         let details = format!("by interface `{ifname}` of container `{container_id}`, which must end first");
         return Err(Fault::new(code::TRY_AGAIN, msg, details));
     }
+    let underlays = context.networks.borrow().clone();
+    let beside = || call.conf.beside(network.addressing.clone(), underlays.values());
+    let pairs = [nic.as_ref().map_or(&[][..], |nic| &nic.pairs), &call.conf.runtime.pairs].concat();
+    if !pairs.is_empty() {
+        beside()?.check_pairs(&pairs)?;
+    }
     let (mac, addresses, release) = match &nic {
         Some(nic) => (check_asked(call, nic)?.mac, nic.addresses.clone(), false),
         None => {
             let labels = [(NODE_LABEL, context.options.node.as_str())];
             let (mac, ips) = (call.conf.runtime.mac, &call.conf.runtime.ips);
-            let underlays = context.networks.borrow().clone();
-            let addressing = call.conf.beside(network.addressing.clone(), underlays.values())?;
-            let request = Request { network: &addressing, claim: &claim, mac, ips, labels: &labels };
+            let request = Request { network: &beside()?, claim: &claim, mac, ips, labels: &labels };
             let allocated = reserve(&*context.leases, &request).await?;
             (allocated.mac, allocated.addresses, true)
         }
     };
     // Of a guest, its own address: the pod interface's is silent.
-    let security = network.security(mac, &addresses);
+    let security = network.security(mac, &addresses, &pairs);
     let vm_owned = nic.as_ref().is_some_and(|nic| nic.vm_owned);
     let backend = match &network.backend {
         Backend::Macvtap { uplink, mode, .. } => {

@@ -9,7 +9,7 @@ use crate::netns::NetnsError;
 use crate::registry::{Busy, DiskError, NoteError};
 use crate::workloads::{AttachError, NotReady};
 use holdfast_ipam::leases::{AllocateError, LeaseError};
-use holdfast_ipam::network::NetworkError;
+use holdfast_ipam::network::{NetworkError, PairsError};
 
 /// A call that fails.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,12 @@ impl From<NetworkError> for Fault {
             _ => code::CONFIG,
         };
         Self::new(code, format!("invalid network configuration: {error}"), "")
+    }
+}
+
+impl From<PairsError> for Fault {
+    fn from(error: PairsError) -> Self {
+        Self::new(code::CONFIG, error.to_string(), "")
     }
 }
 

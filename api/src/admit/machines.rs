@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::read::{set, typed, with_fields};
 use super::{Allowed, Operation, Others, Review};
-use crate::addresses::ADDRESSES_ANNOTATION;
+use crate::addresses::BY_NETWORK;
 use crate::config::ClusterConfig;
 use crate::defaults::{Identities, default_vm};
 use crate::error_status::ErrorStatus;
@@ -59,7 +59,7 @@ fn prefer_hardware(vm: &mut VirtualMachine, preference: &VirtualMachinePreferenc
 
 /// The rules for a VM, applied to what its instance type and its preference make of it.
 pub(super) fn validate(review: &Review, others: &dyn Others, config: &ClusterConfig) -> Result<Allowed, ErrorStatus> {
-    let asks = |object: &Value| object["metadata"]["annotations"][ADDRESSES_ANNOTATION].clone();
+    let asks = |object: &Value| BY_NETWORK.map(|annotation| object["metadata"]["annotations"][annotation].clone());
     let keeps_spec = review.keeps("spec");
     if keeps_spec && asks(review.object) == asks(review.old) {
         return Ok(Allowed::default());

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use uuid::Uuid;
 
 use super::{CONTROLLER_FINALIZER, GENERATION_ANNOTATION, MIGRATION_TARGET_ANNOTATION, RunStrategy};
-use crate::addresses::{self, ADDRESSES_ANNOTATION};
+use crate::addresses::{self, BY_NETWORK};
 use crate::kubevirt::{Firmware, Input, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceSpec};
 
 /// The namespace in which KubeVirt hashes a VM's name to the firmware UUID of a VM that has none.
@@ -21,8 +21,10 @@ pub fn build_vmi(vm: &VirtualMachine, paused: bool) -> VirtualMachineInstance {
     let mut annotations = template.annotations.unwrap_or_default();
     let generation = vm.metadata.generation.unwrap_or_default();
     annotations.insert(GENERATION_ANNOTATION.to_owned(), generation.to_string());
-    if let Some(asked) = addresses::asked_by(vm) {
-        annotations.insert(ADDRESSES_ANNOTATION.to_owned(), asked);
+    for annotation in BY_NETWORK {
+        if let Some(asked) = addresses::asked_by(vm, annotation) {
+            annotations.insert(annotation.to_owned(), asked);
+        }
     }
     if RunStrategy::of(&vm.spec) == Ok(RunStrategy::WaitAsReceiver) {
         annotations.insert(MIGRATION_TARGET_ANNOTATION.to_owned(), "true".to_owned());

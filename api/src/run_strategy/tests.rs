@@ -499,7 +499,7 @@ fn other_addresses_need_a_restart() {
         let found = crate::status::is_true(&vm_status(&observed).conditions, "RestartRequired");
         assert_eq!(found, expected, "{vm:?}");
     }
-    assert!(!crate::addresses::changed(&asking(None, None), &build_vmi(&asking(None, None), false)));
+    assert_eq!(crate::addresses::changed(&asking(None, None), &build_vmi(&asking(None, None), false)), None);
 }
 
 fn vmi_status(phase: &str) -> Option<crate::kubevirt::VirtualMachineInstanceStatus> {

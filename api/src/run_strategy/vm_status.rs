@@ -4,7 +4,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::decide::retry_time;
 use super::{RunStrategy, requests, restart_required};
-use crate::addresses::{self, ADDRESSES_ANNOTATION};
+use crate::addresses;
 use crate::kubevirt::{
     VirtualMachine, VirtualMachineCondition, VirtualMachineInstance, VirtualMachineInstanceCondition,
     VirtualMachineInstanceTemplateSpec, VirtualMachineStartFailure, VirtualMachineStatus, VolumeSnapshotStatus,
@@ -166,7 +166,7 @@ fn set_conditions(status: &mut VirtualMachineStatus, observed: &Observed) {
     set_restart_required(list, observed);
 }
 
-/// `RestartRequired` follows the template, and the addresses asked for: it goes when the change is taken back, and when the VM
+/// `RestartRequired` follows the template, and what is asked of networks: it goes when the change is taken back, and when the VM
 /// is started anew.
 fn set_restart_required(list: &mut Vec<VirtualMachineCondition>, observed: &Observed) {
     let Some(vmi) = observed.vmi else { return };
@@ -175,10 +175,8 @@ fn set_restart_required(list: &mut Vec<VirtualMachineCondition>, observed: &Obse
     };
     let message = if restart_required(started, &observed.vm.spec.template) {
         Some("a non-live-updatable field was changed in the template spec".to_owned())
-    } else if addresses::changed(observed.vm, vmi) {
-        Some(format!("annotation {ADDRESSES_ANNOTATION} was changed"))
     } else {
-        None
+        addresses::changed(observed.vm, vmi).map(|annotation| format!("annotation {annotation} was changed"))
     };
     if let Some(message) = message.filter(|_| !is_final(vmi)) {
         let wanted = VirtualMachineCondition::new("RestartRequired", "True", "", &message);

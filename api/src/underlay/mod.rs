@@ -5,11 +5,13 @@
 //! networks that share a segment share one space of addresses.
 
 mod conflict;
+mod pairs;
 mod read;
 mod rules;
 mod subnets;
 
 pub use conflict::conflict;
+pub use pairs::{AddressPair, MOST_PAIRS, refusal as pairs_refusal};
 pub use read::read;
 pub use rules::{problems, problems_of, unserved};
 
@@ -85,6 +87,10 @@ pub struct UnderlayNetworkSpec {
     /// a trunk, MACs alone are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_security: Option<bool>,
+    /// Addresses and prefixes beside their own that NICs may use where their VM or pod asks for it, as for VRRP or for a VM
+    /// that routes; none that the network gives out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_address_pairs: Vec<AddressPair>,
     /// How guests are told their addresses.
     #[serde(default)]
     pub dhcp: Dhcp,

@@ -85,6 +85,7 @@ pub fn problems_of(name: &str, spec: &UnderlayNetworkSpec, at: &str) -> Vec<Stat
             }
         }
     }
+    super::pairs::pairs(spec, &mut found);
     found.causes
 }
 

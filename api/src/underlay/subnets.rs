@@ -24,7 +24,7 @@ const NOT_GIVEN: &[(IpAddr, u8, &str)] = &[
 /// What is wrong with one subnet; `at` is its field.
 pub(super) fn subnets(at: &str, subnet: &Subnet, found: &mut Found) {
     let before = found.causes.len();
-    prefix(&format!("{at}.cidr"), subnet.cidr, found);
+    put_prefix(&format!("{at}.cidr"), subnet.cidr, found);
     let cidr = subnet.cidr;
     range(&format!("{at}.cidr"), cidr, found);
     let outside = |address| format!("`{address}` is not in `{cidr}`");
@@ -44,14 +44,14 @@ pub(super) fn subnets(at: &str, subnet: &Subnet, found: &mut Found) {
     }
     for (index, exclude) in subnet.exclude.iter().enumerate() {
         let at = format!("{at}.exclude[{index}]");
-        prefix(&at, *exclude, found);
+        put_prefix(&at, *exclude, found);
         if !overlap(*exclude, cidr) {
             found.add(at, format!("`{exclude}` has nothing in common with `{cidr}`"));
         }
     }
     for (index, route) in subnet.routes.iter().enumerate() {
         let at = format!("{at}.routes[{index}]");
-        prefix(&format!("{at}.dst"), route.dst, found);
+        put_prefix(&format!("{at}.dst"), route.dst, found);
         if route.dst.is_ipv6() != cidr.is_ipv6() {
             found.add(format!("{at}.dst"), format!("`{}` is of the other family than `{cidr}`", route.dst));
         }
@@ -76,11 +76,7 @@ pub(super) fn subnets(at: &str, subnet: &Subnet, found: &mut Found) {
 /// A subnet is one of addresses that NICs can have.
 fn range(field: &str, cidr: IpNetwork, found: &mut Found) {
     let valid = if cidr.is_ipv6() { "such as `2001:db8::/64`" } else { "such as `192.0.2.0/24`" };
-    let special = NOT_GIVEN.iter().find_map(|(address, length, purpose)| {
-        let special = IpNetwork::new(*address, *length).ok()?;
-        overlap(cidr, special).then_some((special, purpose))
-    });
-    if let Some((special, purpose)) = special {
+    if let Some((special, purpose)) = special(cidr) {
         let of = format!("`{cidr}` has addresses of `{special}` ({purpose}), which no NIC is given");
         found.add(field, format!("{of}: valid is a subnet of unicast addresses, {valid}"));
     } else if cidr.prefix() == if cidr.is_ipv6() { 128 } else { 32 } {
@@ -114,13 +110,23 @@ fn part_of_no_host(address: Ipv4Addr, cidr: Ipv4Network) -> Option<&'static str>
     }
 }
 
+/// The addresses in a prefix that no NIC can be given, and what they are for.
+pub(super) fn special(cidr: IpNetwork) -> Option<(IpNetwork, &'static str)> {
+    NOT_GIVEN.iter().find_map(|(address, length, purpose)| {
+        let special = IpNetwork::new(*address, *length).ok()?;
+        overlap(cidr, special).then_some((special, *purpose))
+    })
+}
+
 /// A prefix has no bits behind its length.
-fn prefix(field: &str, prefix: IpNetwork, found: &mut Found) {
-    if prefix.ip() != prefix.network() {
-        found.add(
-            field,
-            format!("`{prefix}` has bits behind the prefix: `{}/{}` has none", prefix.network(), prefix.prefix()),
-        );
+pub(super) fn prefix(prefix: IpNetwork) -> Option<String> {
+    (prefix.ip() != prefix.network())
+        .then(|| format!("`{prefix}` has bits behind the prefix: `{}/{}` has none", prefix.network(), prefix.prefix()))
+}
+
+fn put_prefix(field: &str, cidr: IpNetwork, found: &mut Found) {
+    if let Some(message) = prefix(cidr) {
+        found.add(field, message);
     }
 }
 

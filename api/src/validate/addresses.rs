@@ -1,9 +1,9 @@
-//! Rules on the addresses that a VM asks for.
+//! Rules on what a VM asks of its networks.
 
 use kube::core::ObjectMeta;
 
 use super::{Causes, Context, Rule};
-use crate::addresses::{ADDRESSES_ANNOTATION, parse_addresses, stranger};
+use crate::addresses::{BY_NETWORK, problem};
 use crate::kubevirt::{Network, VirtualMachine};
 
 pub(super) const RULES: &[Rule] = &[asked_of_the_template];
@@ -20,12 +20,9 @@ pub(crate) fn asked_of_a_machine(vm: &VirtualMachine, causes: &mut Causes) {
 }
 
 fn check(metadata: &ObjectMeta, at: &str, networks: &[Network], causes: &mut Causes) {
-    let Some(text) = metadata.annotations.as_ref().and_then(|all| all.get(ADDRESSES_ANNOTATION)) else { return };
-    let wrong = match parse_addresses(text) {
-        Ok(asked) => stranger(asked.keys(), networks),
-        Err(message) => Some(message),
-    };
-    if let Some(message) = wrong {
+    let all = metadata.annotations.as_ref();
+    let asked = BY_NETWORK.into_iter().filter_map(|annotation| Some((annotation, all?.get(annotation)?)));
+    for message in asked.filter_map(|(annotation, text)| problem(annotation, text, networks)) {
         causes.invalid(format!("{at}.annotations"), message);
     }
 }

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::host::{Host, eventually, files};
 use crate::plugin::{Call, code, config};
 
-/// Interface `net1` of each pod is the VM's NIC, `late` is one that is not known yet, others are plain.
+/// Interfaces `net1` and `net2` of each pod are the VM's NIC, which asks for address pairs on the second, `late` is one that is not known yet, others are plain.
 pub struct OneVm;
 
 impl Workloads for OneVm {
     fn vm_nic(&self, pod: &PodRef, ifname: &IfName) -> Result<Option<VmNic>, NotReady> {
         match ifname.as_str() {
-            "net1" => Ok(Some(VmNic {
+            "net1" | "net2" => Ok(Some(VmNic {
                 claim: Claim {
                     uid: "vm-uid".into(),
                     kind: "VirtualMachine".into(),
@@ -28,10 +28,46 @@ impl Workloads for OneVm {
                 addresses: vec!["192.0.2.42/24".parse().unwrap()],
                 delivery: None,
                 vm_owned: true,
+                pairs: match ifname.as_str() {
+                    "net1" => Vec::new(),
+                    _ => serde_json::from_value(json!([{"cidr": "10.9.8.0/24", "mac": "00:00:5e:00:01:0a"}])).unwrap(),
+                },
             })),
             "late" => Err(NotReady { pod: pod.name.clone(), ifname: ifname.clone(), reason: "no lease yet".into() }),
             _ => Ok(None),
         }
+    }
+}
+
+/// Whoever can write on a pod can ask; the network is asked where the port is made.
+#[test]
+fn address_pairs_are_the_networks_to_allow() {
+    let mut host = Host::new();
+    host.start_with(Arc::new(OneVm));
+    let pods = [host.pod(), host.pod()];
+    let mut network = config(&host, "1.1.0", "linux-bridge");
+    let of_vm = |config: &Value| Call { ifname: "net2".to_owned(), ..Call::new("one", &pods[0].path, config) };
+    let of_pod = |config: &Value, cidr: &str| {
+        let mut config = config.clone();
+        config["args"] = json!({"cni": {"allowedAddressPairs": [{"cidr": cidr}]}});
+        Call { ifname: "eth1".to_owned(), ..Call::new("two", &pods[1].path, &config) }
+    };
+    for call in [of_vm(&network), of_pod(&network, "10.9.0.7")] {
+        let error = call.run().unwrap_err();
+        assert_eq!(error["code"], 7, "{error}");
+        assert!(error["msg"].as_str().unwrap().contains("allows none (`allowedAddressPairs` of"), "{error}");
+    }
+    network["allowedAddressPairs"] = json!([{"cidr": "10.9.0.0/16", "mac": "00:00:5e:00:01:0a"}]);
+    let error = of_pod(&network, "10.10.0.7").run().unwrap_err();
+    assert!(error["msg"].as_str().unwrap().contains("within `10.9.0.0/16 with 00:00:5e:00:01:0a`"), "{error}");
+    let error = of_pod(&network, "10.9.0.7/16").run().unwrap_err();
+    assert!(error["msg"].as_str().unwrap().contains("`args.cni.allowedAddressPairs[0].cidr`"), "{error}");
+
+    of_vm(&network).run().unwrap();
+    of_pod(&network, "10.9.0.7").run().unwrap();
+    let table = host.netns.run("nft list table bridge holdfast");
+    for element in [" . 10.9.8.0/24 ", " . 00:00:5e:00:01:0a", " . 10.9.0.7", " . 192.0.2.42"] {
+        assert!(table.contains(element), "{element} in {table}");
     }
 }
 

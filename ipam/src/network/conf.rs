@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use holdfast_api::names::{DNS_SUBDOMAIN, is_dns_subdomain};
-use holdfast_api::underlay::UnderlayNetworkSpec;
+use holdfast_api::underlay::{AddressPair, UnderlayNetworkSpec};
 use holdfast_net::model::{IfName, MacAddr};
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
@@ -78,6 +78,8 @@ pub struct RuntimeConfig {
     pub mac: Option<MacAddr>,
     /// IP addresses; a prefix length is not needed, the subnet has it.
     pub ips: Vec<IpAddr>,
+    /// Addresses to use beside its own.
+    pub pairs: Vec<AddressPair>,
 }
 
 impl NetConf {
@@ -175,7 +177,18 @@ impl RuntimeConfig {
                 })
                 .collect::<Result<_, _>>()?,
         };
-        Ok(Self { mac, ips })
+        let pairs = match asked("args.cni", "allowedAddressPairs") {
+            None => Vec::new(),
+            Some((path, value)) => {
+                let pairs: Vec<AddressPair> = strict(&path, value)?;
+                let wrong = pairs.iter().enumerate().find_map(|(index, pair)| Some((index, pair.problem()?)));
+                if let Some((index, (field, message))) = wrong {
+                    return Err(decode(&format!("{path}[{index}].{field}"), &message));
+                }
+                pairs
+            }
+        };
+        Ok(Self { mac, ips, pairs })
     }
 }
 

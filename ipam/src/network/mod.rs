@@ -8,17 +8,16 @@ mod conf;
 mod folder;
 mod list;
 mod neighbours;
+mod security;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use holdfast_api::underlay::{
-    Backend as BackendKind, Datapath, Dhcp, MacvtapMode, Subnet, UnderlayNetwork, UnderlayNetworkSpec, conflict,
+    AddressPair, Backend as BackendKind, Datapath, Dhcp, MacvtapMode, Subnet, UnderlayNetwork, UnderlayNetworkSpec,
+    conflict,
 };
-use holdfast_net::model::{
-    Backend, BridgeGateway, Delivery, IfName, MacAddr, MacvlanMode, PortSecurity, StaticRoute, Vlan,
-};
+use holdfast_net::model::{Backend, BridgeGateway, Delivery, IfName, MacvlanMode, StaticRoute, Vlan};
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 
@@ -27,6 +26,7 @@ pub use folder::{FolderError, read_folder};
 pub use list::{ConfigError, NetworkList};
 pub use neighbours::Neighbour;
 pub(crate) use neighbours::{neighbours, pool};
+pub use security::PairsError;
 
 /// The UnderlayNetworks by name, as they are now.
 pub type Networks = watch::Receiver<Arc<BTreeMap<String, UnderlayNetwork>>>;
@@ -51,6 +51,8 @@ pub struct Addressing {
     pub deleting: bool,
     /// Whether its guests are on macvtaps.
     pub macvtap: bool,
+    /// What its NICs may ask to use beside their own addresses.
+    pub allowed_address_pairs: Vec<AddressPair>,
     /// The other UnderlayNetworks of the segment, as far as [`NetConf::beside`] was told of them.
     pub neighbours: Vec<Neighbour>,
 }
@@ -74,30 +76,6 @@ pub struct NetworkConfig {
     pub default_route: bool,
     /// Whether who is behind a port may speak for itself alone.
     pub port_security: bool,
-}
-
-impl NetworkConfig {
-    /// What the one with these addresses may say of itself; none: anything.
-    ///
-    /// Of a family in which the network gives no addresses nobody knows who has which. On a trunk that holds for both:
-    /// what is in its VLANs are other networks.
-    pub fn security(&self, mac: MacAddr, addresses: &[IpNetwork]) -> Option<PortSecurity> {
-        let trunk = matches!(self.backend, Backend::Ovs { vlan: Vlan::Trunk { .. }, .. });
-        let given = |is_ipv4| !trunk && self.addressing.subnets.iter().any(|subnet| subnet.cidr.is_ipv4() == is_ipv4);
-        let ipv4 = addresses.iter().filter_map(|address| match address.ip() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
-        let ipv6 = addresses.iter().filter_map(|address| match address.ip() {
-            IpAddr::V6(address) => Some(address),
-            IpAddr::V4(_) => None,
-        });
-        self.port_security.then(|| PortSecurity {
-            macs: BTreeSet::from([mac]),
-            ipv4: given(true).then(|| ipv4.collect()),
-            ipv6: given(false).then(|| ipv6.collect()),
-        })
-    }
 }
 
 impl Addressing {
@@ -200,6 +178,7 @@ impl NetConf {
             deleting: self.network.is_some()
                 && underlay.is_some_and(|underlay| underlay.metadata.deletion_timestamp.is_some()),
             macvtap: spec.backend == BackendKind::Macvtap,
+            allowed_address_pairs: spec.allowed_address_pairs.clone(),
             neighbours: Vec::new(),
         })
     }

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_api::underlay::{NodeOverride, UnderlayNetwork, UnderlayNetworkSpec};
+use holdfast_api::underlay::{AddressPair, NodeOverride, UnderlayNetwork, UnderlayNetworkSpec};
 use holdfast_net::model::{Backend, Vlan};
 use serde_json::{Value, json};
 
@@ -43,12 +43,25 @@ fn a_port_may_use_what_the_network_gave_it() {
         (json!({}), false, false),
         (json!({"subnets": both, "vlan": {"trunk": [7]}}), false, false),
     ] {
-        let security = inline(extra.clone()).unwrap().security(mac, &address).unwrap();
+        let security = inline(extra.clone()).unwrap().security(mac, &address, &[]).unwrap();
         assert_eq!(security.macs, [mac].into(), "{extra}");
         assert_eq!(security.ipv4, limited_ipv4.then(|| ["192.0.2.7".parse().unwrap()].into()), "{extra}");
         assert_eq!(security.ipv6, limited_ipv6.then(BTreeSet::new), "{extra}");
     }
-    assert_eq!(inline(json!({"subnets": ipv4, "portSecurity": false})).unwrap().security(mac, &address), None);
+    assert_eq!(inline(json!({"subnets": ipv4, "portSecurity": false})).unwrap().security(mac, &address, &[]), None);
+
+    let virtual_mac = json!("00:00:5e:00:01:0a");
+    let allowed = json!([{"cidr": "10.9.0.0/16"}, {"cidr": "198.51.100.1", "mac": virtual_mac}]);
+    let network = inline(json!({"subnets": both, "allowedAddressPairs": allowed})).unwrap();
+    let pairs: Vec<AddressPair> = serde_json::from_value(allowed).unwrap();
+    assert_eq!(network.addressing.check_pairs(&pairs), Ok(()));
+    let security = network.security(mac, &address, &pairs).unwrap();
+    assert_eq!(security.macs, [mac, "00:00:5e:00:01:0a".parse().unwrap()].into());
+    let expected = ["192.0.2.7", "10.9.0.0/16", "198.51.100.1"].map(|prefix| prefix.parse().unwrap());
+    assert_eq!((security.ipv4, security.ipv6), (Some(expected.into()), Some([].into())));
+    let beyond: Vec<AddressPair> = serde_json::from_value(json!([{"cidr": "10.8.0.1"}])).unwrap();
+    let error = network.addressing.check_pairs(&beyond).unwrap_err().to_string();
+    assert!(error.starts_with("network `lab`: address pair `10.8.0.1/32` is not one"), "{error}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! The addresses that a user asks for: the annotation, and the MAC address of an interface.
+//! What a user asks of the networks of a VM: the annotations, and the MAC address of an interface.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use holdfast_api::addresses::{ADDRESSES_ANNOTATION, parse_addresses, stranger};
+use holdfast_api::addresses::{ADDRESSES_ANNOTATION, PAIRS_ANNOTATION, parse_addresses, parse_pairs, stranger};
 use holdfast_api::kubevirt::Network;
+use holdfast_api::underlay::AddressPair;
 use holdfast_net::model::MacAddr;
 use kube::core::ObjectMeta;
 
@@ -12,12 +13,25 @@ use super::NicError;
 
 /// The addresses that a VMI asks for, by network.
 pub(super) fn requested(vmi: &ObjectMeta, networks: &[Network]) -> Result<BTreeMap<String, Vec<IpAddr>>, NicError> {
-    let text = vmi.annotations.as_ref().and_then(|annotations| annotations.get(ADDRESSES_ANNOTATION));
-    let requested =
-        text.map(|text| parse_addresses(text)).transpose().map_err(NicError::addresses)?.unwrap_or_default();
-    match stranger(requested.keys(), networks) {
+    by_network(vmi, networks, ADDRESSES_ANNOTATION, parse_addresses)
+}
+
+/// The addresses beside their own that its NICs use, by network.
+pub(super) fn pairs(vmi: &ObjectMeta, networks: &[Network]) -> Result<BTreeMap<String, Vec<AddressPair>>, NicError> {
+    by_network(vmi, networks, PAIRS_ANNOTATION, parse_pairs)
+}
+
+fn by_network<T>(
+    vmi: &ObjectMeta,
+    networks: &[Network],
+    annotation: &str,
+    parse: impl Fn(&str) -> Result<BTreeMap<String, T>, String>,
+) -> Result<BTreeMap<String, T>, NicError> {
+    let text = vmi.annotations.as_ref().and_then(|annotations| annotations.get(annotation));
+    let asked = text.map(|text| parse(text)).transpose().map_err(NicError::addresses)?.unwrap_or_default();
+    match stranger(annotation, asked.keys(), networks) {
         Some(message) => Err(NicError::addresses(message)),
-        None => Ok(requested),
+        None => Ok(asked),
     }
 }
 

@@ -8,10 +8,11 @@ mod addresses;
 
 use std::net::IpAddr;
 
-use holdfast_api::addresses::ADDRESSES_ANNOTATION;
+use holdfast_api::addresses::{ADDRESSES_ANNOTATION, PAIRS_ANNOTATION};
 use holdfast_api::kubevirt::{Interface, Network, VirtualMachineInstance};
 use holdfast_api::lease::Claim;
 use holdfast_api::nad::network_name;
+use holdfast_api::underlay::AddressPair;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct NicLease {
     pub delivery: Delivery,
     /// Whether the guest carries them itself.
     pub vm_owned: bool,
+    /// What it uses beside them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<AddressPair>,
 }
 
 /// Why a NIC cannot have its network or its addresses.
@@ -95,6 +99,8 @@ pub struct Wanted {
     pub mac: Option<MacAddr>,
     /// The IP addresses asked for.
     pub ips: Vec<IpAddr>,
+    /// What it asks to use beside its own addresses.
+    pub pairs: Vec<AddressPair>,
     /// Whether the guest carries its addresses itself.
     pub vm_owned: bool,
     /// Whether its binding is a macvtap.
@@ -111,6 +117,7 @@ pub fn wanted(vmi: &VirtualMachineInstance) -> Result<Vec<Wanted>, NicError> {
     let networks = &vmi.spec.networks;
     let own = vmi.metadata.namespace.as_deref().unwrap_or_default();
     let mut requested = addresses::requested(&vmi.metadata, networks)?;
+    let mut pairs = addresses::pairs(&vmi.metadata, networks)?;
     let mut all: Vec<Wanted> = Vec::new();
     for interface in &vmi.spec.domain.devices.interfaces {
         let network = networks.iter().find(|network| network.name == interface.name);
@@ -131,6 +138,7 @@ pub fn wanted(vmi: &VirtualMachineInstance) -> Result<Vec<Wanted>, NicError> {
             ifname: ifname.parse().map_err(|_| NicError::network(format!("`{ifname}` can name no interface")))?,
             mac,
             ips: requested.remove(&network.name).unwrap_or_default(),
+            pairs: pairs.remove(&network.name).unwrap_or_default(),
             vm_owned: interface.bridge.is_some() || is_macvtap(interface),
             macvtap: is_macvtap(interface),
         });
@@ -187,6 +195,8 @@ impl Wanted {
                 "the backend of network `{name}` is {has} {needs}: give interface `{interface}` that binding"
             )));
         }
+        let pairs = network.check_pairs(&self.pairs);
+        pairs.map_err(|error| NicError::addresses(format!("annotation {PAIRS_ANNOTATION}: {error}")))?;
         let request = Request { network, claim: &claim, mac: self.mac, ips: &self.ips, labels: &[] };
         let allocation = allocate(store, &request).await.map_err(|error| {
             let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
@@ -194,8 +204,8 @@ impl Wanted {
             NicError { reason: error.reason(), message }
         })?;
         let delivery = network.delivery(&allocation.addresses);
-        let lease =
-            NicLease { claim, mac: allocation.mac, addresses: allocation.addresses, delivery, vm_owned: self.vm_owned };
+        let (mac, addresses, pairs) = (allocation.mac, allocation.addresses, self.pairs.clone());
+        let lease = NicLease { claim, mac, addresses, delivery, vm_owned: self.vm_owned, pairs };
         Ok(Nic { lease: Some(lease), ..self.bare() })
     }
 
@@ -204,6 +214,11 @@ impl Wanted {
     /// # Errors
     /// [`NicError`] where the network takes no guests, or addresses are asked for that it does not take.
     pub fn foreign(&self, list: &NetworkList, source: &str) -> Result<Nic, NicError> {
+        if !self.pairs.is_empty() {
+            return Err(NicError::addresses(format!(
+                "{source} has no port security: annotation {PAIRS_ANNOTATION} needs a network of type `holdfast`"
+            )));
+        }
         if let Some((kind, why)) = list.without_guests().filter(|_| self.vm_owned && !self.macvtap) {
             return Err(NicError::network(format!(
                 "{source} is of CNI type `{kind}`, {why}: a VM's NIC needs type `holdfast`, or another whose interface \

@@ -102,6 +102,41 @@ async fn what_a_network_of_ours_cannot_give_is_told_before_anything_is_taken() {
     assert!(error.message.starts_with(begin), "{error}");
 }
 
+#[tokio::test]
+async fn address_pairs_go_with_the_leases_where_the_network_allows_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = crate::leases::FileStore::open(folder.path()).unwrap();
+    let mut vmi = vmi(json!({}));
+    let mut asking = |text: &str| {
+        vmi.metadata.annotations = Some([(PAIRS_ANNOTATION.to_owned(), text.to_owned())].into());
+        wanted(&vmi).map(|wanted| (wanted, claim(&vmi, "lan")))
+    };
+    for (text, words) in [
+        (r#"{"lan":[{"cidr":"10.9.0.1/16"}]}"#, "a pair whose `cidr` `10.9.0.1/16` has bits behind the prefix"),
+        (r#"{"lan":[{"cidr":"10.9.0.1","mac":"x"}]}"#, "a pair whose `mac` `x` is no Ethernet address of a NIC"),
+        (r#"{"lan":[{"address":"10.9.0.1"}]}"#, "unknown field `address`"),
+        (r#"{"lan":["10.9.0.1"]}"#, "valid is JSON by network name"),
+        (r#"{"wan":[]}"#, "annotation holdfast.io/allowed-address-pairs names network `wan`"),
+    ] {
+        let error = asking(text).unwrap_err();
+        assert!(error.reason == "AddressInvalid" && error.message.contains(words), "{error}");
+    }
+    let config = json!({"name": "n", "type": "holdfast", "backend": "ovs", "bridge": "b", "segment": "n",
+        "subnets": [{"cidr": "192.0.2.0/24"}], "allowedAddressPairs": [{"cidr": "10.9.0.0/16"}]});
+    let network = crate::network::NetConf::parse(&config).unwrap().addressing(None).unwrap();
+    let (all, own) = asking(r#"{"lan":[{"cidr":"10.9.8.0/24"}]}"#).unwrap();
+    let nic = all[1].lease(&store, &network, own).await.unwrap();
+    assert_eq!(json!(nic.lease.unwrap().pairs), json!([{"cidr": "10.9.8.0/24"}]));
+    let (all, own) = asking(r#"{"lan":[{"cidr":"192.0.2.9"}]}"#).unwrap();
+    let error = all[1].lease(&store, &network, own).await.unwrap_err();
+    let begin = "annotation holdfast.io/allowed-address-pairs: network `n`: address pair `192.0.2.9/32` is not one that \
+                 the network allows: valid is what lies within `10.9.0.0/16`";
+    assert_eq!(error.message, begin);
+    let list = NetworkList::parse(r#"{"type":"bridge"}"#, "x").unwrap();
+    let error = all[1].foreign(&list, "N `x`").unwrap_err();
+    assert!(error.message.starts_with("N `x` has no port security"), "{error}");
+}
+
 #[test]
 fn addresses_need_a_network_that_takes_them() {
     let mut vmi = vmi(json!({}));

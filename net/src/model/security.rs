@@ -1,30 +1,32 @@
 //! What a port may say of itself.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::MacAddr;
 
-/// Port security: the addresses that whoever is behind a port may use as its own. It may be no server of DHCP and no
-/// router either: it announces none, whatever its addresses are.
+/// Port security: the addresses that whoever is behind a port may use as its own, each IP address with each Ethernet
+/// address: a router of VRRP says from its virtual Ethernet address who it is by its own IP address. It may be no server of
+/// DHCP, and announce no router, whatever its addresses are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortSecurity {
     /// Its Ethernet addresses.
     pub macs: BTreeSet<MacAddr>,
-    /// Its IPv4 addresses; none: any.
-    pub ipv4: Option<BTreeSet<Ipv4Addr>>,
-    /// Its IPv6 addresses, beside the link-local ones that follow from its Ethernet addresses; none: any.
-    pub ipv6: Option<BTreeSet<Ipv6Addr>>,
+    /// Its IPv4 addresses, as prefixes; none: any.
+    pub ipv4: Option<BTreeSet<Ipv4Network>>,
+    /// Its IPv6 addresses, as prefixes, beside the link-local ones that follow from its Ethernet addresses; none: any.
+    pub ipv6: Option<BTreeSet<Ipv6Network>>,
 }
 
 impl PortSecurity {
     /// Its IPv6 addresses with the link-local ones; none: any.
-    pub fn all_ipv6(&self) -> Option<BTreeSet<Ipv6Addr>> {
+    pub fn all_ipv6(&self) -> Option<BTreeSet<Ipv6Network>> {
         let given = self.ipv6.as_ref()?;
-        Some(given.iter().copied().chain(self.macs.iter().map(|mac| link_local(*mac))).collect())
+        Some(given.iter().copied().chain(self.macs.iter().map(|mac| link_local(*mac).into())).collect())
     }
 
     /// Whether it may use any IP address, and with that any protocol.

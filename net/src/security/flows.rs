@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -51,21 +52,21 @@ pub enum Field {
     /// Protocol of IP.
     Protocol(u8),
     /// IPv4 source.
-    Ipv4Source(Ipv4Addr),
+    Ipv4Source(Ipv4Network),
     /// IPv6 source.
-    Ipv6Source(Ipv6Addr),
+    Ipv6Source(Ipv6Network),
     /// UDP source port.
     UdpSource(u16),
     /// UDP destination port.
     UdpDestination(u16),
     /// IPv4 address of the sender in ARP.
-    ArpAddress(Ipv4Addr),
+    ArpAddress(Ipv4Network),
     /// Ethernet address of the sender in ARP.
     ArpMac(MacAddr),
     /// Type of ICMPv6.
     Icmpv6Type(u8),
     /// Target of neighbour discovery.
-    NdTarget(Ipv6Addr),
+    NdTarget(Ipv6Network),
     /// Source link-layer address of neighbour discovery; all zero where there is none.
     NdSource(MacAddr),
     /// Target link-layer address of neighbour discovery; all zero where there is none.
@@ -130,7 +131,7 @@ impl Flows {
         }
     }
 
-    fn pass_ipv4(&mut self, mac: MacAddr, own: Option<&BTreeSet<Ipv4Addr>>) {
+    fn pass_ipv4(&mut self, mac: MacAddr, own: Option<&BTreeSet<Ipv4Network>>) {
         let (arp, ipv4) = (Field::EtherType(ETHERTYPE_ARP), Field::EtherType(ETHERTYPE_IPV4));
         self.refuse(UNCHECKED, &[arp]);
         let Some(own) = own else {
@@ -139,10 +140,10 @@ impl Flows {
             return;
         };
         // Without an address: who asks whether one is free (RFC 5227).
-        for address in own.iter().copied().chain([Ipv4Addr::UNSPECIFIED]) {
+        for address in own.iter().copied().chain([Ipv4Addr::UNSPECIFIED.into()]) {
             self.pass(CHECKED, mac, &[arp, Field::ArpAddress(address), Field::ArpMac(mac)]);
         }
-        let udp = [ipv4, Field::Protocol(PROTOCOL_UDP), Field::Ipv4Source(Ipv4Addr::UNSPECIFIED)];
+        let udp = [ipv4, Field::Protocol(PROTOCOL_UDP), Field::Ipv4Source(Ipv4Addr::UNSPECIFIED.into())];
         let ports = [Field::UdpSource(DHCP_CLIENT), Field::UdpDestination(DHCP_SERVER)];
         self.pass(CHECKED, mac, &[&udp[..], &ports].concat());
         for address in own {
@@ -150,10 +151,10 @@ impl Flows {
         }
     }
 
-    fn pass_ipv6(&mut self, mac: MacAddr, own: Option<&BTreeSet<Ipv6Addr>>) {
+    fn pass_ipv6(&mut self, mac: MacAddr, own: Option<&BTreeSet<Ipv6Network>>) {
         let ipv6 = Field::EtherType(ETHERTYPE_IPV6);
         let Some(own) = own else { return self.pass(PASSED, mac, &[ipv6]) };
-        let unspecified = Field::Ipv6Source(Ipv6Addr::UNSPECIFIED);
+        let unspecified = Field::Ipv6Source(Ipv6Addr::UNSPECIFIED.into());
         for kind in [NEIGHBOUR_SOLICITATION, LISTENER_REPORT] {
             let [ethertype, protocol, kind] = icmpv6(kind);
             self.pass(CHECKED, mac, &[ethertype, protocol, unspecified, kind]);

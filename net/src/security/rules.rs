@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -30,12 +32,24 @@ pub enum Set {
     Ipv4,
     /// A port and an IPv6 address of its.
     Ipv6,
+    /// A port and the first and the last address of an IPv4 prefix of its.
+    Ipv4Prefixes,
+    /// A port and the first and the last address of an IPv6 prefix of its.
+    Ipv6Prefixes,
 }
 
 impl Set {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Ports, Self::Ipv4Limited, Self::Ipv6Limited, Self::Sources, Self::Ipv4, Self::Ipv6];
+    pub const ALL: [Self; 8] = [
+        Self::Ports,
+        Self::Ipv4Limited,
+        Self::Ipv6Limited,
+        Self::Sources,
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Ipv4Prefixes,
+        Self::Ipv6Prefixes,
+    ];
 
     /// Its name in nftables.
     pub fn name(self) -> &'static str {
@@ -46,16 +60,24 @@ impl Set {
             Self::Sources => "sources",
             Self::Ipv4 => "ipv4",
             Self::Ipv6 => "ipv6",
+            Self::Ipv4Prefixes => "ipv4-prefixes",
+            Self::Ipv6Prefixes => "ipv6-prefixes",
         }
     }
 
-    /// Bytes of the address in its keys; 0 where they are ports alone.
+    /// Whether its elements are intervals. The kernel looks those up one after the other, and copies all of them at each
+    /// change: an address that is known is none.
+    pub fn is_of_intervals(self) -> bool {
+        matches!(self, Self::Ipv4Prefixes | Self::Ipv6Prefixes)
+    }
+
+    /// Bytes of an address in its keys; 0 where they are ports alone.
     pub fn address_length(self) -> usize {
         match self {
             Self::Ports | Self::Ipv4Limited | Self::Ipv6Limited => 0,
             Self::Sources => 6,
-            Self::Ipv4 => 4,
-            Self::Ipv6 => 16,
+            Self::Ipv4 | Self::Ipv4Prefixes => 4,
+            Self::Ipv6 | Self::Ipv6Prefixes => 16,
         }
     }
 }
@@ -67,7 +89,7 @@ pub struct Element {
     pub set: Set,
     /// Name of the port.
     pub port: IfName,
-    /// The address, as it is in frames; of the length that the set says.
+    /// The address, as it is in frames; of the length that the set says. Of an interval, the first and the last one.
     pub address: Vec<u8>,
 }
 
@@ -78,13 +100,35 @@ pub fn elements(port: &IfName, security: &PortSecurity) -> BTreeSet<Element> {
     elements.extend(security.macs.iter().map(|mac| element(Set::Sources, &mac.octets())));
     if let Some(own) = &security.ipv4 {
         elements.insert(element(Set::Ipv4Limited, &[]));
-        elements.extend(own.iter().map(|address| element(Set::Ipv4, &address.octets())));
+        let (addresses, prefixes) = parted(own.iter().map(|prefix| IpNetwork::V4(*prefix)));
+        elements.extend(addresses.iter().map(|address| element(Set::Ipv4, address)));
+        elements.extend(prefixes.iter().map(|bounds| element(Set::Ipv4Prefixes, bounds)));
     }
     if let Some(own) = security.all_ipv6() {
         elements.insert(element(Set::Ipv6Limited, &[]));
-        elements.extend(own.iter().map(|address| element(Set::Ipv6, &address.octets())));
+        let (addresses, prefixes) = parted(own.iter().map(|prefix| IpNetwork::V6(*prefix)));
+        elements.extend(addresses.iter().map(|address| element(Set::Ipv6, address)));
+        elements.extend(prefixes.iter().map(|bounds| element(Set::Ipv6Prefixes, bounds)));
     }
     elements
+}
+
+/// Single addresses, and the bounds of prefixes; without prefixes within others, for the kernel refuses intervals that
+/// overlap.
+fn parted(own: impl Iterator<Item = IpNetwork>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let is_address = |prefix: &IpNetwork| prefix.network() == prefix.broadcast();
+    let (addresses, prefixes): (Vec<IpNetwork>, Vec<IpNetwork>) = own.partition(is_address);
+    let is_within =
+        |one: &IpNetwork| prefixes.iter().any(|other| other.prefix() < one.prefix() && other.contains(one.network()));
+    let bounds = prefixes
+        .iter()
+        .filter(|prefix| !is_within(prefix))
+        .map(|prefix| [octets(prefix.network()), octets(prefix.broadcast())].concat());
+    (addresses.iter().map(|address| octets(address.ip())).collect(), bounds.collect())
 }
 
 /// Where bytes of a frame are.
@@ -185,17 +229,26 @@ pub fn rules() -> Vec<Rule> {
         passes("any protocol", [Check::Port(Set::Ipv4Limited, false), Check::Port(Set::Ipv6Limited, false)]),
         passes("arp probe", [arp(), Check::Is(ARP_ADDRESS, vec![0; 4])]),
         passes("arp address", [arp(), Check::With(ARP_ADDRESS, Set::Ipv4, true)]),
+        passes("arp address in a prefix", [arp(), Check::With(ARP_ADDRESS, Set::Ipv4Prefixes, true)]),
         passes("dhcp client", [ipv4(), unspecified4(), udp(), from(DHCP_CLIENT), to(DHCP_SERVER)]),
         passes("ipv4 source", [ipv4(), Check::With(IPV4_SOURCE, Set::Ipv4, true)]),
+        passes("ipv4 source in a prefix", [ipv4(), Check::With(IPV4_SOURCE, Set::Ipv4Prefixes, true)]),
         passes("duplicate address detection", with(icmpv6(NEIGHBOUR_SOLICITATION), unspecified6())),
         passes("listener report", with(icmpv6(LISTENER_REPORT), unspecified6())),
-        lost("nd target", with(icmpv6(NEIGHBOUR_ADVERTISEMENT), Check::With(ND_TARGET, Set::Ipv6, false))),
+        lost(
+            "nd target",
+            with(
+                with(icmpv6(NEIGHBOUR_ADVERTISEMENT), Check::With(ND_TARGET, Set::Ipv6, false)),
+                Check::With(ND_TARGET, Set::Ipv6Prefixes, false),
+            ),
+        ),
     ]);
     for (kind, option) in [(NEIGHBOUR_ADVERTISEMENT, TARGET_OPTION), (NEIGHBOUR_SOLICITATION, SOURCE_OPTION)] {
         let told = with(icmpv6(kind), Check::Is(ND_OPTION, option.into()));
         rules.push(lost("nd mac", with(told, foreign_mac())));
     }
     rules.push(passes("ipv6 source", [ipv6(), Check::With(IPV6_SOURCE, Set::Ipv6, true)]));
+    rules.push(passes("ipv6 source in a prefix", [ipv6(), Check::With(IPV6_SOURCE, Set::Ipv6Prefixes, true)]));
     rules.push(lost("the rest", []));
     rules
 }
@@ -234,8 +287,16 @@ mod tests {
         let sets = |security| elements(&port, security).into_iter().map(|element| element.set).collect::<Vec<_>>();
         assert_eq!(sets(&any), [Set::Ports, Set::Sources]);
         let limited = PortSecurity { macs, ipv4: Some(["192.0.2.7".parse().unwrap()].into()), ipv6: Some([].into()) };
-        assert_eq!(sets(&limited), Set::ALL);
+        assert_eq!(sets(&limited), Set::ALL[..6]);
         assert!(elements(&port, &limited).iter().all(|element| element.address.len() == element.set.address_length()));
+        let routing = PortSecurity {
+            ipv4: Some(["10.0.0.0/8", "10.1.0.0/16", "192.0.2.7"].map(|prefix| prefix.parse().unwrap()).into()),
+            ipv6: Some(["2001:db8:1::/48".parse().unwrap()].into()),
+            ..limited.clone()
+        };
+        assert_eq!(sets(&routing), Set::ALL);
+        let last = elements(&port, &routing).into_iter().next_back().unwrap();
+        assert_eq!((last.set, last.address.len()), (Set::Ipv6Prefixes, 32));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use holdfast_net::attachment::{desired, host_ifname};
 use holdfast_net::error::ErrorClass;
 use holdfast_net::model::{Attachment, Backend, MacAddr, PortSecurity, Vlan};
+use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use crate::frames::{Mac, Wire, arp, ethernet, icmp6, nd, tagged, udp4, udp6};
 use crate::switch::Switch;
@@ -81,17 +82,62 @@ fn unlimited() -> PortSecurity {
 }
 
 fn limited() -> PortSecurity {
-    PortSecurity { ipv4: Some([ADDRESS].into()), ipv6: Some([ipv6("2001:db8::11")].into()), ..unlimited() }
+    PortSecurity {
+        ipv4: Some([ADDRESS.into()].into()),
+        ipv6: Some([ipv6("2001:db8::11").into()].into()),
+        ..unlimited()
+    }
 }
 
-/// Sends all frames from one namespace, and asserts which come out in another.
-fn assert_secured(from: &Netns, to: &Netns, security: &PortSecurity) {
+/// An Ethernet address of VRRP, an address that goes with it, and a prefix behind the guest.
+const VIRTUAL_MAC: Mac = [0, 0, 0x5e, 0, 1, 10];
+const VIRTUAL: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 100);
+const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 9, 255, 254);
+
+/// May use addresses beside its own.
+fn with_pairs() -> PortSecurity {
+    let mut security = limited();
+    security.macs.insert(MacAddr(VIRTUAL_MAC));
+    let ipv4 = ["10.7.0.100", "10.9.0.0/16", "10.9.8.0/24"].map(|prefix| prefix.parse::<Ipv4Network>().unwrap());
+    let ipv6 = ["2001:db8::100", "2001:db8:9::/49"].map(|prefix| prefix.parse::<Ipv6Network>().unwrap());
+    security.ipv4.as_mut().unwrap().extend(ipv4);
+    security.ipv6.as_mut().unwrap().extend(ipv6);
+    security
+}
+
+/// What a guest with address pairs may send.
+fn frames_of_pairs() -> Vec<(&'static str, Vec<u8>, Passes)> {
+    use Passes::{Always, Never};
+    let (own, linked, shared) = (ipv6("2001:db8::11"), ipv6("fe80::ff:fe00:10b"), ipv6("2001:db8::100"));
+    let (behind, beyond) = (ipv6("2001:db8:9:7fff::1"), ipv6("2001:db8:9:8000::1"));
+    vec![
+        ("vrrp from its own address", udp4(VIRTUAL_MAC, ADDRESS, (1, 2)), Always),
+        ("arp of the virtual address", arp(VIRTUAL_MAC, (VIRTUAL_MAC, VIRTUAL)), Always),
+        ("arp of the virtual address from its own mac", arp(MAC, (MAC, VIRTUAL)), Always),
+        ("virtual address", udp4(VIRTUAL_MAC, VIRTUAL, (1, 2)), Always),
+        ("last address of a prefix", udp4(MAC, BEHIND, (1, 2)), Always),
+        ("arp of an address of a prefix", arp(MAC, (MAC, BEHIND)), Always),
+        ("advertisement of the shared address", nd(VIRTUAL_MAC, own, 136, shared, Some(VIRTUAL_MAC)), Always),
+        ("advertisement in a prefix", nd(MAC, linked, 136, behind, Some(MAC)), Always),
+        ("address of an ipv6 prefix", udp6(MAC, behind, (1, 2)), Always),
+        ("before the prefix", udp4(MAC, Ipv4Addr::new(10, 8, 255, 255), (1, 2)), Never),
+        ("behind the prefix", udp4(MAC, Ipv4Addr::new(10, 10, 0, 0), (1, 2)), Never),
+        ("arp from behind the prefix", arp(MAC, (MAC, Ipv4Addr::new(10, 10, 0, 0))), Never),
+        ("another virtual mac", udp4([0, 0, 0x5e, 0, 1, 11], VIRTUAL, (1, 2)), Never),
+        ("behind the ipv6 prefix", udp6(MAC, beyond, (1, 2)), Never),
+        ("advertisement behind the ipv6 prefix", nd(MAC, linked, 136, beyond, Some(MAC)), Never),
+        ("router advertisement", icmp6(VIRTUAL_MAC, linked, 134, &[0; 8]), Never),
+        ("dhcp server", udp4(VIRTUAL_MAC, VIRTUAL, (67, 68)), Never),
+    ]
+}
+
+/// Sends frames from one namespace, and asserts which come out in another.
+fn assert_secured(from: &Netns, to: &Netns, security: &PortSecurity, frames: &[(&'static str, Vec<u8>, Passes)]) {
     let (sender, receiver) = (Wire::open(from), Wire::open(to));
-    let frames = frames();
     frames.iter().for_each(|(_, frame, _)| sender.send(frame));
     let last = udp4(MAC, ADDRESS, (4242, 4242));
     let seen = sender.see_until(&receiver, &last, DEADLINE);
-    for (name, frame, passes) in &frames {
+    for (name, frame, passes) in frames {
         let expected = match passes {
             Passes::Always => true,
             Passes::AnyIpv4 => security.ipv4.is_none(),
@@ -116,8 +162,14 @@ fn secure_in_turn(world: &World, backend: &Backend, socket: Option<&std::path::P
     let (ipv4, ipv6) = (PortSecurity { ipv6: None, ..limited() }, PortSecurity { ipv4: None, ..limited() });
     for security in [limited(), unlimited(), ipv4, ipv6, limited()] {
         world.wire(socket, async |wiring| settle(&wiring, &desired(&with(Some(security.clone())))).await);
-        assert_secured(&one, &two, &security);
+        assert_secured(&one, &two, &security, &frames());
     }
+    let security = with_pairs();
+    world.wire(socket, async |wiring| settle(&wiring, &desired(&with(Some(security.clone())))).await);
+    let without_others: Vec<_> = frames().into_iter().filter(|(_, _, passes)| *passes == Passes::Always).collect();
+    assert_secured(&one, &two, &security, &[frames_of_pairs(), without_others].concat());
+    world.wire(socket, async |wiring| settle(&wiring, &desired(&with(Some(limited())))).await);
+    assert_secured(&one, &two, &limited(), &frames());
     assert_reaches(&one, &two, "10.7.0.12");
     assert_streams(&two, &one, "10.7.0.11");
 
@@ -180,6 +232,7 @@ fn what_is_changed_behind_our_back_is_put_right() {
             "nft flush chain bridge holdfast port-security".to_owned(),
             format!("nft delete element bridge holdfast ports {{ {port} }}"),
             format!("nft add element bridge holdfast ipv4 {{ {port} . 192.0.2.1 }}"),
+            format!("nft add element bridge holdfast ipv4-prefixes {{ {port} . 10.9.0.0/16 }}"),
         ] {
             world.host.command(&harm);
             assert!(!wiring.plan(&desired(&bridged)).await.unwrap().is_empty(), "{harm}");

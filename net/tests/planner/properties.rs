@@ -68,7 +68,7 @@ fn security(number: usize) -> impl Strategy<Value = Option<PortSecurity>> {
     let address: Ipv4Addr = format!("10.7.0.{}", number + 2).parse().unwrap();
     let secured = move |limited: bool| PortSecurity {
         macs: [mac].into(),
-        ipv4: limited.then(|| [address].into()),
+        ipv4: limited.then(|| [address.into(), "10.9.0.0/16".parse().unwrap()].into()),
         ipv6: limited.then(Default::default),
     };
     proptest::option::of(any::<bool>().prop_map(secured))

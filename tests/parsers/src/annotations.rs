@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use holdfast_api::addresses::{ADDRESSES_ANNOTATION, asked_by, parse_addresses};
+use holdfast_api::addresses::{ADDRESSES_ANNOTATION, PAIRS_ANNOTATION, asked_by, parse_addresses, parse_pairs};
 use holdfast_api::kubevirt::VirtualMachine;
 use holdfast_api::nad::{network_name, parse_networks};
 use holdfast_net::mark::Mark;
 use holdfast_net::model::{AttachmentId, IfName, MacAddr};
 
-/// The annotation by which a VM asks for addresses: the VM's in the first line, its template's in the second.
+/// The annotations by which a VM asks for addresses: the VM's in the first line, its template's in the second.
 pub fn addresses_annotation(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (own, template) = text.split_once('\n').unwrap_or((text, "{}"));
+    match parse_pairs(own) {
+        Ok(pairs) => assert_eq!(parse_pairs(&serde_json::to_string(&pairs).unwrap()), Ok(pairs)),
+        Err(message) => assert!(message.starts_with(&format!("annotation {PAIRS_ANNOTATION} "))),
+    }
     let parts = [own, template].map(parse_addresses);
     for part in &parts {
         match part {
@@ -30,7 +34,7 @@ pub fn addresses_annotation(bytes: &[u8]) {
     vm.metadata.annotations = annotated(own);
     vm.spec.template.metadata.get_or_insert_default().annotations = annotated(template);
     both.extend(of_template);
-    assert_eq!(parse_addresses(&asked_by(&vm).unwrap()), Ok(both));
+    assert_eq!(parse_addresses(&asked_by(&vm, ADDRESSES_ANNOTATION).unwrap()), Ok(both));
 }
 
 fn written(addresses: &BTreeMap<String, Vec<IpAddr>>) -> String {

@@ -25,6 +25,7 @@ fn message(bytes: &[u8]) {
     for set in Set::ALL {
         let Ok(elements) = read_elements(set, bytes) else { continue };
         assert!(elements.len() * ATTRIBUTE <= bytes.len());
-        assert!(elements.iter().all(|element| element.set == set && element.address.len() == set.address_length()));
+        let length = set.address_length() * if set.is_of_intervals() { 2 } else { 1 };
+        assert!(elements.iter().all(|element| element.set == set && element.address.len() == length));
     }
 }

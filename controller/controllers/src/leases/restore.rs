@@ -204,6 +204,7 @@ mod tests {
             subnets: serde_json::from_value(json!([{"cidr": "192.0.2.0/24"}, {"cidr": "2001:db8::/64"}])).unwrap(),
             dhcp: serde_json::from_value(json!({})).unwrap(),
             deleting: true,
+            allowed_address_pairs: Vec::new(),
             neighbours: Vec::new(),
             macvtap: false,
         }

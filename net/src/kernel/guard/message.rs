@@ -1,7 +1,7 @@
 //! Messages of nf_tables (linux/netfilter/nf_tables.h), as far as port security needs them.
 
 use crate::kernel::nft::NFPROTO_BRIDGE;
-use crate::security::rules::{Bytes, Check, Header, Rule, Set};
+use crate::security::rules::{Bytes, Check, Element, Header, Rule, Set};
 
 /// Message types within subsystem NFNL_SUBSYS_NFTABLES.
 pub(super) const NEW_TABLE: u16 = message(0);
@@ -34,6 +34,11 @@ const TYPE_BITS: u32 = 6;
 /// Keys of meta, and bases of payload.
 const META_PROTOCOL: u32 = 16;
 const META_INPUT: u32 = 6;
+/// A set of intervals whose keys have fields (NFT_SET_INTERVAL | NFT_SET_CONCAT).
+const INTERVALS: u32 = 0x4 | 0x80;
+/// Where in an element its key is, and the end of an interval (NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_KEY_END).
+pub(super) const KEY: u16 = 1;
+pub(super) const KEY_END: u16 = 10;
 /// Comparison with equal, and a lookup that holds where nothing is found.
 const EQUAL: u32 = 0;
 const NOT_FOUND: u32 = 1;
@@ -87,19 +92,27 @@ pub(super) fn set(table: &str, set: Set, number: u32) -> Vec<u8> {
     let address_type = match set {
         Set::Ports | Set::Ipv4Limited | Set::Ipv6Limited => None,
         Set::Sources => Some(TYPE_MAC),
-        Set::Ipv4 => Some(TYPE_IPV4),
-        Set::Ipv6 => Some(TYPE_IPV6),
+        Set::Ipv4 | Set::Ipv4Prefixes => Some(TYPE_IPV4),
+        Set::Ipv6 | Set::Ipv6Prefixes => Some(TYPE_IPV6),
     };
     let key_type = address_type.map_or(TYPE_NAME, |kind| (TYPE_NAME << TYPE_BITS) | kind);
     // Fields of a key fill 32-bit registers.
     let length = NAME + set.address_length().next_multiple_of(4);
-    Message::new(table)
+    let number_of = |length: usize| u32::try_from(length).unwrap_or_default();
+    let flags = if set.is_of_intervals() { INTERVALS } else { 0 };
+    let message = Message::new(table)
         .text(2, set.name())
-        .number(3, 0)
+        .number(3, flags)
         .number(4, key_type)
-        .number(5, u32::try_from(length).unwrap_or_default())
-        .number(10, number)
-        .finish()
+        .number(5, number_of(length))
+        .number(10, number);
+    if !set.is_of_intervals() {
+        return message.finish();
+    }
+    // Each field has bounds of its own, so the kernel has to know them.
+    let field = |fields: Message, length: usize| fields.nested(1, |field| field.number(1, number_of(length)));
+    let fields = |fields| field(field(fields, NAME), set.address_length());
+    message.nested(9, |description| description.nested(2, fields)).finish()
 }
 
 pub(super) fn chain(table: &str, name: &str) -> Vec<u8> {
@@ -134,18 +147,23 @@ pub(super) fn elements_of(table: &str, set: Set) -> Vec<u8> {
     Message::new(table).text(2, set.name()).finish()
 }
 
-/// Elements of a set, to be added or removed.
-pub(super) fn elements<'a>(table: &str, set: Set, keys: impl Iterator<Item = &'a Vec<u8>>) -> Vec<u8> {
+/// Elements of one set, to be asked for, added or removed.
+pub(super) fn elements<'a>(table: &str, set: Set, elements: impl IntoIterator<Item = &'a Element>) -> Vec<u8> {
+    let put = |element: Message, kind, data: &[u8]| element.nested(kind, |value| value.bytes(1, data));
     let list = |mut list: Message| {
-        for key in keys {
-            list = list.nested(1, |element| element.nested(1, |data| data.bytes(1, key)));
+        for Element { port, address, .. } in elements {
+            let (first, last) = address.split_at_checked(set.address_length()).unwrap_or((address, &[]));
+            list = list.nested(1, |element| {
+                let element = put(element, KEY, &key(port.as_str(), first));
+                if last.is_empty() { element } else { put(element, KEY_END, &key(port.as_str(), last)) }
+            });
         }
         list
     };
     Message::new(table).text(2, set.name()).nested(3, list).finish()
 }
 
-/// The key of an element.
+/// The key of an element, or the end of one.
 pub(super) fn key(port: &str, address: &[u8]) -> Vec<u8> {
     let mut key = port.as_bytes().to_vec();
     key.resize(NAME, 0);

@@ -8,7 +8,7 @@ use std::io;
 
 use netlink_packet_core::{NlaBuffer, NlasIterator};
 
-use self::message::NAME;
+use self::message::{KEY, KEY_END, NAME};
 use super::netlink::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, Netlink};
 use super::nft::{self, NFPROTO_BRIDGE};
 use crate::model::IfName;
@@ -20,11 +20,11 @@ const TABLE: &str = "holdfast";
 const CHAIN: &str = "port-security";
 /// NFNL_SUBSYS_NFTABLES.
 const SUBSYSTEM: u16 = 10;
-/// NFTA_SET_ELEM_LIST_ELEMENTS, and within it NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE.
+/// NFTA_SET_ELEM_LIST_ELEMENTS, and within a key NFTA_DATA_VALUE.
 const ELEMENTS: u16 = 3;
 /// NFTA_SET_ELEM_LIST_TABLE.
 const ELEMENTS_TABLE: u16 = 1;
-const FIRST: u16 = 1;
+const VALUE: u16 = 1;
 
 /// Elements in one request: an attribute's length has 16 bits.
 const AT_ONCE: usize = 500;
@@ -48,7 +48,11 @@ pub(super) fn observe(netfilter: &mut Netlink, only: Option<&BTreeSet<Element>>)
         return Ok(guard);
     }
     for set in Set::ALL {
-        let answers = netfilter.exchange(message::GET_ELEMENT, NLM_F_DUMP, &message::elements_of(TABLE, set))?;
+        let answers = match netfilter.exchange(message::GET_ELEMENT, NLM_F_DUMP, &message::elements_of(TABLE, set)) {
+            // A table from before there was such a set, or one that somebody took it from.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => continue,
+            answers => answers?,
+        };
         for (_, answer) in answers {
             guard.elements.extend(read_elements(set, &answer)?);
         }
@@ -57,8 +61,7 @@ pub(super) fn observe(netfilter: &mut Netlink, only: Option<&BTreeSet<Element>>)
 }
 
 fn is_there(netfilter: &mut Netlink, element: &Element) -> io::Result<bool> {
-    let key = message::key(element.port.as_str(), &element.address);
-    let request = message::elements(TABLE, element.set, std::iter::once(&key));
+    let request = message::elements(TABLE, element.set, [element]);
     match netfilter.exchange(message::GET_ELEMENT, 0, &request) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(false),
@@ -75,15 +78,14 @@ pub fn read_elements(set: Set, message: &[u8]) -> io::Result<Vec<Element>> {
     let mut elements = Vec::new();
     for element in NlasIterator::new(list.as_slice()) {
         let element: NlaBuffer<&[u8]> = element.map_err(invalid)?;
-        let key = first(element.value())?;
-        let value = first(&key)?;
-        let (port, address) = value.split_at_checked(NAME).ok_or_else(|| invalid("a key is too short"))?;
+        let (name, mut address) = key(set, element.value(), KEY)?;
+        if set.is_of_intervals() {
+            address.extend(key(set, element.value(), KEY_END)?.1);
+        }
         // What is no name of a link is no port of anybody. A name that is no text is not read as another one: it would be
         // removed under that, again and again.
-        let port = std::str::from_utf8(port).ok().and_then(|port| port.trim_end_matches('\0').parse().ok());
-        let Some(port) = port else { continue };
-        let address = address.get(..set.address_length()).ok_or_else(|| invalid("a key is too short"))?.to_vec();
-        elements.push(Element { set, port, address });
+        let port = std::str::from_utf8(&name).ok().and_then(|port| port.trim_end_matches('\0').parse().ok());
+        elements.extend(port.map(|port| Element { set, port, address }));
     }
     Ok(elements)
 }
@@ -99,11 +101,19 @@ pub(super) fn ports_of(kind: u16, payload: &[u8]) -> Option<Vec<IfName>> {
     Some(elements.into_iter().map(|element| element.port).collect())
 }
 
-/// The value of the attribute of type 1 in a list of attributes.
-fn first(list: &[u8]) -> io::Result<Vec<u8>> {
+/// Name and address of a key, or of the end of one.
+fn key(set: Set, element: &[u8], kind: u16) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let value = attribute(&attribute(element, kind)?, VALUE)?;
+    let cut_off = || invalid("a key is too short");
+    let (port, address) = value.split_at_checked(NAME).ok_or_else(cut_off)?;
+    Ok((port.to_vec(), address.get(..set.address_length()).ok_or_else(cut_off)?.to_vec()))
+}
+
+/// The value of the attribute of a type in a list of attributes.
+fn attribute(list: &[u8], kind: u16) -> io::Result<Vec<u8>> {
     for attribute in NlasIterator::new(list) {
         let attribute: NlaBuffer<&[u8]> = attribute.map_err(invalid)?;
-        if attribute.kind() == FIRST {
+        if attribute.kind() == kind {
             return Ok(attribute.value().to_vec());
         }
     }
@@ -143,14 +153,14 @@ pub(super) fn remove(netfilter: &mut Netlink, elements: &BTreeSet<Element>) -> i
 }
 
 fn change(netfilter: &mut Netlink, kind: u16, flags: u16, elements: &BTreeSet<Element>) -> io::Result<()> {
-    let mut keys: BTreeMap<Set, Vec<Vec<u8>>> = BTreeMap::new();
-    for Element { set, port, address } in elements {
-        keys.entry(*set).or_default().push(message::key(port.as_str(), address));
+    let mut by_set: BTreeMap<Set, Vec<&Element>> = BTreeMap::new();
+    for element in elements {
+        by_set.entry(element.set).or_default().push(element);
     }
-    let requests: Vec<Request> = keys
+    let requests: Vec<Request> = by_set
         .iter()
-        .flat_map(|(set, keys)| keys.chunks(AT_ONCE).map(|keys| (*set, keys)))
-        .map(|(set, keys)| (kind, flags, message::elements(TABLE, set, keys.iter())))
+        .flat_map(|(set, elements)| elements.chunks(AT_ONCE).map(|elements| (*set, elements)))
+        .map(|(set, elements)| (kind, flags, message::elements(TABLE, set, elements.iter().copied())))
         .collect();
     netfilter.batch(SUBSYSTEM, &requests)
 }
@@ -165,27 +175,26 @@ mod tests {
     fn elements_are_read_as_they_are_written() {
         let security = PortSecurity {
             macs: BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])]),
-            ipv4: Some(BTreeSet::from(["192.0.2.7".parse().unwrap()])),
-            ipv6: Some(BTreeSet::from(["2001:db8::7".parse().unwrap()])),
+            ipv4: Some(["192.0.2.7", "10.0.0.0/8"].map(|prefix| prefix.parse().unwrap()).into()),
+            ipv6: Some(["2001:db8::7", "2001:db8:1::/48"].map(|prefix| prefix.parse().unwrap()).into()),
         };
         let written = rules::elements(&"hf0123456789abc".parse().unwrap(), &security);
         let mut read = BTreeSet::new();
         for set in Set::ALL {
             let own = written.iter().filter(|element| element.set == set);
-            let keys: Vec<_> = own.map(|element| message::key(element.port.as_str(), &element.address)).collect();
-            read.extend(read_elements(set, &message::elements(TABLE, set, keys.iter())).unwrap());
+            read.extend(read_elements(set, &message::elements(TABLE, set, own)).unwrap());
         }
         assert_eq!(read, written);
     }
 
     #[test]
     fn a_name_that_is_no_text_is_no_port() {
-        let mut key = message::key("hf1", &[]);
-        let whole = message::elements(TABLE, Set::Ports, [&key].into_iter());
+        let element = Element { set: Set::Ports, port: "hf1".parse().unwrap(), address: Vec::new() };
+        let mut whole = message::elements(TABLE, Set::Ports, [&element]);
         assert_eq!(read_elements(Set::Ports, &whole).unwrap().len(), 1);
-        key[2] = 0xff;
-        let damaged = message::elements(TABLE, Set::Ports, [&key].into_iter());
-        assert_eq!(read_elements(Set::Ports, &damaged).unwrap(), []);
         assert!(read_elements(Set::Sources, &whole).is_err(), "a key without an address");
+        let name = whole.windows(3).position(|bytes| bytes == b"hf1").unwrap();
+        whole[name + 2] = 0xff;
+        assert_eq!(read_elements(Set::Ports, &whole).unwrap(), []);
     }
 }

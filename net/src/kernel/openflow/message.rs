@@ -206,14 +206,14 @@ fn match_of(port: u32, fields: &[Field]) -> Vec<u8> {
             Field::EtherType(kind) => oxm(5, &kind.to_be_bytes()),
             Field::Untagged => oxm(6, &[0; 2]),
             Field::Protocol(protocol) => oxm(10, &[*protocol]),
-            Field::Ipv4Source(address) => oxm(11, &address.octets()),
+            Field::Ipv4Source(prefix) => within(11, &prefix.network().octets(), &prefix.mask().octets()),
             Field::UdpSource(port) => oxm(15, &port.to_be_bytes()),
             Field::UdpDestination(port) => oxm(16, &port.to_be_bytes()),
-            Field::ArpAddress(address) => oxm(22, &address.octets()),
+            Field::ArpAddress(prefix) => within(22, &prefix.network().octets(), &prefix.mask().octets()),
             Field::ArpMac(mac) => oxm(24, &mac.octets()),
-            Field::Ipv6Source(address) => oxm(26, &address.octets()),
+            Field::Ipv6Source(prefix) => within(26, &prefix.network().octets(), &prefix.mask().octets()),
             Field::Icmpv6Type(kind) => oxm(29, &[*kind]),
-            Field::NdTarget(address) => oxm(31, &address.octets()),
+            Field::NdTarget(prefix) => within(31, &prefix.network().octets(), &prefix.mask().octets()),
             Field::NdSource(mac) => oxm(32, &mac.octets()),
             Field::NdTargetMac(mac) => oxm(33, &mac.octets()),
         });
@@ -228,6 +228,15 @@ fn match_of(port: u32, fields: &[Field]) -> Vec<u8> {
 fn oxm(field: u8, value: &[u8]) -> Vec<u8> {
     let length = u8::try_from(value.len()).unwrap_or(u8::MAX);
     [&[0x80, 0x00, field << 1, length], value].concat()
+}
+
+/// A field of the basic class whose bits under a mask count; without the mask where that is of all bits.
+fn within(field: u8, value: &[u8], mask: &[u8]) -> Vec<u8> {
+    if mask.iter().all(|byte| *byte == 0xff) {
+        return oxm(field, value);
+    }
+    let length = u8::try_from(value.len() + mask.len()).unwrap_or(u8::MAX);
+    [&[0x80, 0x00, field << 1 | 1, length], value, mask].concat()
 }
 
 #[cfg(test)]
