@@ -24,7 +24,8 @@ pub struct Envelope {
 pub enum Request {
     /// Who are you? Answered by [`Response::Hello`].
     Hello,
-    /// Make the domain what is described: define and start it if it is not there, do nothing if it is.
+    /// Make the domain what is described: define and start it if it is not there; of one that runs, plug and unplug its
+    /// NICs and switch their links, and change nothing else. An unplugged NIC is there until the guest lets it go.
     /// Carries one DHCP packet socket for each NIC with `dhcp_v4`, in their order; those of an earlier
     /// Sync are closed. Behind them, where there is no domain yet, the opened tap of each NIC with `macvtap`. Answered by [`Response::Domain`] once the domain runs.
     Sync(Box<Sync>),
@@ -145,6 +146,10 @@ pub struct DomainStatus {
     /// Whether the CPU is emulated.
     #[serde(default)]
     pub emulation: bool,
+    /// The names of the spec's interfaces that are devices of the running domain; none from a launcher that does not
+    /// plug NICs.
+    #[serde(default)]
+    pub nics: Option<Vec<String>>,
 }
 
 /// Where a domain is in its life.

@@ -13,10 +13,21 @@ pub struct VmiInput {
     pub vmi: VirtualMachineInstance,
     /// Where it runs.
     pub sandbox: Sandbox,
-    /// Its NICs in the order of the spec; those of `state: absent` may be left out.
+    /// Its NICs in the order of the spec. One of `state: absent` is let go, and left out once it is gone.
     pub nics: Vec<NicInput>,
     /// Whether it shall run.
     pub wanted: Wanted,
+}
+
+impl VmiInput {
+    /// Leaves the NICs out of the spec whose networks the sandbox has not joined: they are plugged once it has.
+    #[must_use]
+    pub fn joined(mut self) -> Self {
+        let nics = &self.nics;
+        let interfaces = &mut self.vmi.spec.domain.devices.interfaces;
+        interfaces.retain(|interface| nics.iter().any(|nic| nic.interface == interface.name));
+        self
+    }
 }
 
 /// The sandbox of a VMI: what the pod is in a cluster.

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use holdfast_api::kubevirt::{CPU, Interface, Network, Port, VirtualMachineInstance};
+use holdfast_api::run_strategy::{ABSENT, is_absent};
 use holdfast_net::model::{Binding, BindingMethod, ForwardedPort, IfName, MacAddr, PodInterface, Protocol};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use holdfast_ipam::nic::is_macvtap;
 
@@ -18,6 +19,7 @@ use super::NicInput;
 pub const LAUNCHER_USER: (u32, u32) = (107, 107);
 /// The network between guest and pod behind masquerade, unless the spec says otherwise.
 const DEFAULT_VM_NETWORK: &str = "10.0.2.0/24";
+const DEFAULT_VM_NETWORK_V6: &str = "fd10:0:2::/120";
 /// More queues than this no tap has (MAX_TAP_QUEUES of the kernel).
 const MAX_QUEUES: u32 = 256;
 /// Longest host name that a guest gets, in bytes (RFC 1035's label).
@@ -33,7 +35,8 @@ pub struct NicError {
     pub problem: String,
 }
 
-/// The bindings of a VMI in the order of its spec. `pods` holds the interfaces as CNI left them, by name.
+/// The bindings of a VMI in the order of its spec: of all NICs but those of `state: absent` that `nics` lacks. `pods`
+/// holds the interfaces as CNI left them, by name.
 ///
 /// # Errors
 /// Names the first interface that cannot be wired; nothing is wired then.
@@ -45,7 +48,8 @@ pub fn bindings(
 ) -> Result<Vec<Binding>, NicError> {
     let devices = &vmi.spec.domain.devices;
     let multiqueue = devices.network_interface_multiqueue.unwrap_or_default();
-    let wanted = devices.interfaces.iter().filter(|interface| interface.state.as_deref() != Some("absent"));
+    let attached = |interface: &Interface| nics.iter().any(|nic| nic.interface == interface.name);
+    let wanted = devices.interfaces.iter().filter(|interface| !is_absent(interface) || attached(interface));
     let bind = |interface: &Interface| {
         let fail = |problem: String| NicError { interface: interface.name.clone(), problem };
         let network = vmi.spec.networks.iter().find(|network| network.name == interface.name);
@@ -77,6 +81,11 @@ pub fn bindings(
     wanted.map(bind).collect()
 }
 
+/// Whether the spec wants a NIC gone.
+pub fn is_leaving(vmi: &VirtualMachineInstance, interface: &str) -> bool {
+    vmi.spec.domain.devices.interfaces.iter().any(|nic| nic.name == interface && is_absent(nic))
+}
+
 /// Whether a network is the pod's own, as opposed to one that Multus adds.
 pub fn is_pod_network(network: &Network) -> bool {
     network.pod.is_some()
@@ -88,7 +97,8 @@ fn method(interface: &Interface, network: &Network) -> Result<BindingMethod, Str
     }
     match (&interface.masquerade, &interface.bridge, &interface.binding) {
         (Some(_), None, None) if is_pod_network(network) => {
-            Ok(BindingMethod::Masquerade { cidr: vm_network(network)?, ports: ports(&interface.ports)? })
+            let (cidr, cidr_v6) = vm_networks(network)?;
+            Ok(BindingMethod::Masquerade { cidr, cidr_v6, ports: ports(&interface.ports)? })
         }
         (Some(_), None, None) => Err(format!("masquerade needs the pod network, and `{}` is another", network.name)),
         (None, Some(_), None) => Ok(BindingMethod::Bridge),
@@ -115,14 +125,18 @@ fn binding_name(interface: &Interface) -> String {
     if names.is_empty() { "(none)".to_owned() } else { names.join(" with ") }
 }
 
-fn vm_network(network: &Network) -> Result<Ipv4Network, String> {
-    let given = |cidr: &&str| !cidr.is_empty();
-    if let Some(cidr) = network.pod.as_ref().and_then(|pod| pod.vm_i_pv6_network_cidr.as_deref()).filter(given) {
-        return Err(format!("vmIPv6NetworkCIDR `{cidr}`: IPv6 behind masquerade is not supported"));
-    }
-    let given = network.pod.as_ref().and_then(|pod| pod.vm_network_cidr.as_deref()).filter(|text| !text.is_empty());
-    let text = given.unwrap_or(DEFAULT_VM_NETWORK);
-    text.parse().map_err(|_| format!("vmNetworkCIDR `{text}` is not an IPv4 prefix such as {DEFAULT_VM_NETWORK}"))
+/// The networks between guest and pod, of IPv4 and of IPv6.
+fn vm_networks(network: &Network) -> Result<(Ipv4Network, Ipv6Network), String> {
+    let pod = network.pod.as_ref();
+    let v4 = pod.and_then(|pod| pod.vm_network_cidr.as_deref());
+    let v6 = pod.and_then(|pod| pod.vm_i_pv6_network_cidr.as_deref());
+    let v4 = v4.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_VM_NETWORK);
+    let v6 = v6.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_VM_NETWORK_V6);
+    Ok((
+        v4.parse().map_err(|_| format!("vmNetworkCIDR `{v4}` is not an IPv4 prefix such as {DEFAULT_VM_NETWORK}"))?,
+        v6.parse()
+            .map_err(|_| format!("vmIPv6NetworkCIDR `{v6}` is not an IPv6 prefix such as {DEFAULT_VM_NETWORK_V6}"))?,
+    ))
 }
 
 fn ports(ports: &[Port]) -> Result<Vec<ForwardedPort>, String> {
@@ -158,7 +172,7 @@ fn vcpus(cpu: Option<&CPU>) -> u32 {
 
 fn link_up(interface: &Interface) -> Result<bool, String> {
     match interface.state.as_deref() {
-        None | Some("" | "up") => Ok(true),
+        None | Some("" | "up" | ABSENT) => Ok(true),
         Some("down") => Ok(false),
         Some(other) => Err(format!("state `{other}` is not one of up, down and absent")),
     }

@@ -11,8 +11,11 @@ pub struct VmiReport {
     pub domain: DomainStatus,
     /// What the guest agent told last; none until it did, and after it disconnected.
     pub guest: Option<GuestInfo>,
-    /// The wired NICs in the order of the spec; empty until they are wired.
+    /// The wired NICs in the order of the spec; empty until they are wired. One of `state: absent` is among them until
+    /// the guest has let it go.
     pub nics: Vec<NicReport>,
+    /// NICs of `state: absent` of which neither device nor wiring is left: their networks can be left.
+    pub unplugged: Vec<String>,
     /// Why the last step towards what is wanted failed; none once one succeeds.
     pub failure: Option<Failure>,
     /// Grace of the shutdown that the launcher was told of, in seconds.
@@ -51,9 +54,11 @@ impl Default for VmiReport {
                 agent_connected: false,
                 volume_targets: Vec::new(),
                 emulation: false,
+                nics: None,
             },
             guest: None,
             nics: Vec::new(),
+            unplugged: Vec::new(),
             failure: None,
             stopping: None,
             repairs: (0, String::new()),

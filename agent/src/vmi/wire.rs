@@ -6,14 +6,15 @@ use std::path::Path;
 use holdfast_agent_api::frame::MAX_FDS;
 use holdfast_agent_api::launcher::{Failure, FailureClass};
 use holdfast_net::binding::{self, BindingError};
-use holdfast_net::desired::{DesiredState, MergeError};
+use holdfast_net::desired::{DesiredState, MergeError, Netns};
 use holdfast_net::error::ErrorClass;
 use holdfast_net::kernel::{Wiring, WiringError};
+use holdfast_net::mark::Mark;
 use holdfast_net::model::{Binding, BindingMethod, GuestNic};
 
 use super::nics::{self, NicError};
 use super::record::{self, PodInterfaces, RecordError};
-use super::{NicReport, VmiInput, chain};
+use super::{NicInput, NicReport, VmiInput, chain};
 use crate::context::Context;
 
 /// Why a VMI's NICs are not wired.
@@ -77,35 +78,54 @@ pub struct Wired {
     pub reports: Vec<NicReport>,
 }
 
-/// Brings the bindings of a VMI about. Returns them with the steps that had to be done; none where all was in
-/// place.
+/// Brings the bindings of a VMI about, and takes away those of the NICs in `gone`, which are no devices any more. Returns
+/// the bindings with the steps that had to be done; none where all was in place.
 ///
 /// # Errors
 /// What was done by then stays, for the next attempt.
-pub async fn wire(wiring: &Wiring, state: &Path, input: &VmiInput) -> Result<(Wired, Vec<String>), WireError> {
+pub async fn wire(
+    wiring: &Wiring,
+    state: &Path,
+    input: &VmiInput,
+    gone: &[String],
+) -> Result<(Wired, Vec<String>), WireError> {
     let sandbox = &input.sandbox;
     let mut pods = record::load(state, &sandbox.id)?;
     let known = pods.len();
-    for nic in &input.nics {
+    let (leaving, attached): (Vec<NicInput>, Vec<NicInput>) =
+        input.nics.iter().cloned().partition(|nic| gone.contains(&nic.interface));
+    for nic in &attached {
         if !pods.contains_key(&nic.pod_interface) {
             let pod = wiring.observe_pod_interface(&sandbox.netns, &nic.pod_interface).await?;
             pods.insert(nic.pod_interface.clone(), pod);
         }
     }
-    let bindings = nics::bindings(&input.vmi, &input.nics, &sandbox.netns, &pods)?;
-    let desired = desired(&bindings)?;
-    let nics = bindings.iter().map(binding::guest_nic).collect::<Result<Vec<_>, _>>()?;
+    let all = nics::bindings(&input.vmi, &attached, &sandbox.netns, &pods)?;
+    // What the guest has not let go yet stays as it is, and is no NIC for the launcher.
+    let absent = |binding: &&Binding| nics::is_leaving(&input.vmi, &binding.nic);
+    let bindings: Vec<&Binding> = all.iter().filter(|binding| !absent(binding)).collect();
+    let mut desired = desired(&bindings)?;
+    for nic in &leaving {
+        desired.claim(Netns::Path(sandbox.netns.clone()), Mark::Binding(nic.interface.clone()));
+    }
+    let nics = bindings.iter().map(|binding| binding::guest_nic(binding)).collect::<Result<Vec<_>, _>>()?;
     let served = nics.iter().filter(|nic| nic.dhcp_v4.is_some() || nic.macvtap).count();
     if served > MAX_FDS {
         return Err(WireError::TooMany(served));
     }
     if pods.len() > known {
         // Before the first op: it takes away what has just been read.
-        save(state, &sandbox.id, pods).await?;
+        save(state, &sandbox.id, pods.clone()).await?;
     }
     let done = Context::ops(&wiring.reconcile(&desired).await?);
-    let reports = bindings.iter().zip(&nics).map(|(binding, nic)| report(binding, nic)).collect();
-    Ok((Wired { nics, reports }, done))
+    // After the last op: the next interface of that name is another.
+    let forgotten = pods.len();
+    pods.retain(|name, _| leaving.iter().all(|nic| nic.pod_interface != *name));
+    if pods.len() < forgotten {
+        save(state, &sandbox.id, pods).await?;
+    }
+    let reports = all.iter().map(|one| Ok(report(one, &binding::guest_nic(one)?))).collect::<Result<_, BindingError>>();
+    Ok((Wired { nics, reports: reports? }, done))
 }
 
 /// A DHCP packet socket for each NIC that is served, in their order.
@@ -140,7 +160,7 @@ async fn save(state: &Path, container_id: &str, pods: PodInterfaces) -> Result<(
     written.map_err(WireError::Thread)?.map_err(WireError::Record)
 }
 
-fn desired(bindings: &[Binding]) -> Result<DesiredState, WireError> {
+fn desired(bindings: &[&Binding]) -> Result<DesiredState, WireError> {
     let mut all = DesiredState::default();
     for one in bindings {
         let wanted = binding::desired(one)?;

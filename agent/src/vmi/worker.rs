@@ -10,7 +10,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use holdfast_agent_api::launcher::{DomainState, Event, Failure, FailureClass, FinalState, Request};
+use holdfast_agent_api::launcher::{DomainState, DomainStatus, Event, Failure, FailureClass, FinalState, Request};
 use holdfast_agent_api::launcher::{Response, Sync};
 use holdfast_api::kubevirt::VirtualMachineInstanceSpec;
 use holdfast_net::kernel::{Changes, Place, Wiring};
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::launcher::{Launcher, LauncherError, Process, Watch};
+use super::nics;
 use super::wire::{self, Wired};
 use crate::beneath;
 use crate::repairs::{Heard, Repair};
@@ -91,8 +92,8 @@ pub struct Worker {
     process: Option<Process>,
     watch: Option<Watch>,
     attach: Attempt,
-    /// What the wiring was last made of.
-    wired_for: Option<(VirtualMachineInstanceSpec, Vec<NicInput>)>,
+    /// What the wiring was last made of: the spec, its NICs, and those of them that are no devices any more.
+    wired_for: Option<(VirtualMachineInstanceSpec, Vec<NicInput>, Vec<String>)>,
     wired: Option<Wired>,
     wiring: Attempt,
     changes: Changes,
@@ -219,7 +220,13 @@ impl Worker {
         let call = self.context.timing.call;
         self.look_at = Instant::now() + self.context.timing.check;
         match Launcher::of(input).call("look at", Request::Domain, Vec::new(), call).await {
-            Ok(Response::Domain(status)) => self.heard(Some(Event::Domain(status))),
+            Ok(Response::Domain(status)) => {
+                if status.nics.iter().flatten().any(|name| nics::is_leaving(&input.vmi, name)) {
+                    // The guest did not let a NIC go when it was asked: it is asked again.
+                    self.synced = None;
+                }
+                self.heard(Some(Event::Domain(status)));
+            }
             Ok(_) => self.attach.failed(LauncherError::Unexpected { verb: "look at" }.failure(), &self.context),
             Err(error) => {
                 self.heard(None);
@@ -249,13 +256,14 @@ impl Worker {
     }
 
     async fn wire(&mut self, input: &VmiInput) {
-        let made_of = (input.vmi.spec.clone(), input.nics.clone());
+        let gone = unplugged(input, self.leaving(input), self.context.timing.call).await;
+        let made_of = (input.vmi.spec.clone(), input.nics.clone(), gone.clone());
         let changed = self.wired_for.as_ref() != Some(&made_of);
         if !changed && !self.wiring.is_due() {
             return;
         }
         let begin = Instant::now();
-        match wire::wire(&self.context.wiring, &self.context.state, input).await {
+        match wire::wire(&self.context.wiring, &self.context.state, input, &gone).await {
             Ok((wired, steps)) => {
                 if !steps.is_empty() && !changed && self.wiring.failure.is_none() {
                     self.context.metrics.drift_repairs.inc_by(steps.len() as u64);
@@ -264,7 +272,10 @@ impl Worker {
                     self.tell(|report| report.repairs = (report.repairs.0 + 1, what));
                 }
                 self.place = place_of(&self.context.wiring, &input.sandbox.netns).await;
-                self.tell(|report| report.nics.clone_from(&wired.reports));
+                self.tell(|report| {
+                    report.nics.clone_from(&wired.reports);
+                    report.unplugged = gone;
+                });
                 self.wired = Some(wired);
                 self.wiring.succeeded(self.context.timing.check);
             }
@@ -272,6 +283,13 @@ impl Worker {
         }
         self.wired_for = Some(made_of);
         self.rested = Instant::now() + (begin.elapsed() * REST.0).max(REST.1);
+    }
+
+    /// The NICs that are wanted gone, once the launcher was told.
+    fn leaving(&self, input: &VmiInput) -> Vec<String> {
+        let told = self.synced.as_ref().is_some_and(|key| key.spec == input.vmi.spec) && self.sync.failure.is_none();
+        let all = input.nics.iter().map(|nic| &nic.interface);
+        all.filter(|nic| told && nics::is_leaving(&input.vmi, nic)).cloned().collect()
     }
 
     /// Something in the pod may have changed.
@@ -434,6 +452,20 @@ async fn is_started(context: &VmiContext, input: &VmiInput) -> Result<bool, Fail
         Ok(Response::Domain(status)) => Ok(status.state != DomainState::None),
         Ok(_) => Err(LauncherError::Unexpected { verb: "look at" }.failure()),
         Err(error) => Err(error.failure()),
+    }
+}
+
+/// Those of the NICs that the launcher was told to unplug that are no devices any more. It is asked: an event may be from
+/// before it was told.
+async fn unplugged(input: &VmiInput, leaving: Vec<String>, call: Duration) -> Vec<String> {
+    if leaving.is_empty() {
+        return leaving;
+    }
+    match Launcher::of(input).call("look at", Request::Domain, Vec::new(), call).await {
+        Ok(Response::Domain(DomainStatus { nics: Some(there), .. })) => {
+            leaving.into_iter().filter(|nic| !there.contains(nic)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

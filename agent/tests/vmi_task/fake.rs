@@ -130,6 +130,7 @@ pub fn main() {
         agent_connected: false,
         volume_targets: Vec::new(),
         emulation: false,
+        nics: None,
     };
     let state = State {
         uid: std::env::var("VMI_UID").unwrap(),

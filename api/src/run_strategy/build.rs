@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use uuid::Uuid;
 
-use super::{CONTROLLER_FINALIZER, GENERATION_ANNOTATION, MIGRATION_TARGET_ANNOTATION, RunStrategy};
+use super::{CONTROLLER_FINALIZER, GENERATION_ANNOTATION, MIGRATION_TARGET_ANNOTATION, Nics, RunStrategy, is_absent};
 use crate::addresses::{self, BY_NETWORK};
 use crate::kubevirt::{Firmware, Input, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceSpec};
 
@@ -13,7 +13,7 @@ const FIRMWARE_NAMESPACE: Uuid = Uuid::from_u128(0x6a1a_24a1_4061_4607_8bf4_a396
 /// Makes the VMI of a VM, as it is created: without uid and status, not yet defaulted.
 ///
 /// It is a copy of the template under the VM's name, owned by the VM and held by the controller's
-/// finalizer. A template without a firmware UUID gets the one that its name has always stood for,
+/// finalizer; NICs of `state: absent` are left out. A template without a firmware UUID gets the one that its name has always stood for,
 /// so that a VM from before UUIDs were stored keeps its identity.
 pub fn build_vmi(vm: &VirtualMachine, paused: bool) -> VirtualMachineInstance {
     let name = vm.metadata.name.clone().unwrap_or_default();
@@ -32,6 +32,7 @@ pub fn build_vmi(vm: &VirtualMachine, paused: bool) -> VirtualMachineInstance {
     let mut finalizers = template.finalizers.unwrap_or_default();
     finalizers.push(CONTROLLER_FINALIZER.to_owned());
     let mut spec = vm.spec.template.spec.clone().unwrap_or_default();
+    Nics::of(&spec).without(is_absent).put(&mut spec);
     if paused {
         spec.start_strategy = Some("Paused".to_owned());
     }

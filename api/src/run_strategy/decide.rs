@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::vm_status::is_uncounted;
-use super::{CONTROLLER_FINALIZER, RunStrategy, asks_for_paused, has_stop_request, start_request};
+use super::{CONTROLLER_FINALIZER, Nics, RunStrategy, asks_for_paused, has_stop_request, live_nics, start_request};
 use crate::kubevirt::{VirtualMachine, VirtualMachineInstance};
 use crate::status::{is_final, phase};
 
@@ -11,7 +11,7 @@ use crate::status::{is_final, phase};
 const ORPHANS: &str = "orphan";
 
 /// What to do next. Each action is safe to do twice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// All is as it shall be.
     Nothing,
@@ -33,6 +33,8 @@ pub enum Action {
         /// before the VMI is deleted: the VM runs by `RerunOnFailure` and failed.
         start_again: bool,
     },
+    /// Write these NICs into the VMI's spec: its guest gets and loses them while it runs.
+    SetNics(Nics),
     /// Take [`CONTROLLER_FINALIZER`] from the VMI: it is being deleted and has ended.
     ReleaseVmi,
     /// Take [`CONTROLLER_FINALIZER`] from the VM: it is being deleted and nothing of it is left.
@@ -95,7 +97,7 @@ fn with_vmi(vm: &VirtualMachine, vmi: &VirtualMachineInstance, strategy: RunStra
         | RunStrategy::RerunOnFailure
         | RunStrategy::Manual
         | RunStrategy::Once
-        | RunStrategy::WaitAsReceiver => Action::Nothing,
+        | RunStrategy::WaitAsReceiver => live_nics(vm, vmi).map_or(Action::Nothing, Action::SetNics),
     }
 }
 

@@ -10,12 +10,14 @@
 
 mod build;
 mod decide;
+mod nics;
 mod restart;
 mod verbs;
 mod vm_status;
 
 pub use build::{build_vmi, legacy_firmware_uuid, revision_name};
 pub use decide::{Action, decide};
+pub use nics::{ABSENT, Nics, has_network, is_absent, live_nics};
 pub use restart::restart_required;
 pub use verbs::{Change, Operation, pause, reset, restart, soft_reboot, start, stop, unpause};
 pub use vm_status::{Failure, Observed, start_backoff_seconds, vm_status};

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::addresses::ADDRESSES_ANNOTATION;
-use crate::kubevirt::VirtualMachineStatus;
+use crate::kubevirt::{VirtualMachineInstanceTemplateSpec, VirtualMachineSpec, VirtualMachineStatus};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -294,7 +294,8 @@ fn template_changes_that_need_a_restart() {
         "domain": {"devices": {"interfaces": [{"name": "n", "bridge": {}}]},
             "cpu": {"cores": 1, "sockets": 1}, "memory": {"guest": "1Gi"}},
         "networks": [{"name": "n", "multus": {"networkName": "a"}}]}});
-    let started = serde_json::from_value(base.clone()).unwrap();
+    let started: VirtualMachineInstanceTemplateSpec = serde_json::from_value(base.clone()).unwrap();
+    let vmi = started.spec.clone().unwrap();
     for (pointer, value, required) in [
         ("/spec/domain/cpu/cores", json!(2), true),
         ("/spec/domain/cpu/sockets", json!(2), false),
@@ -311,8 +312,98 @@ fn template_changes_that_need_a_restart() {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         changed.pointer_mut(parent).unwrap()[key] = value;
         let changed = serde_json::from_value(changed).unwrap();
-        assert_eq!(restart_required(&started, &changed), required, "{pointer}");
+        assert_eq!(restart_required(&started, &changed, &vmi), required, "{pointer}");
     }
+}
+
+/// A template with a NIC `n` on a bridge and another one, and what a VMI of the first alone becomes.
+fn with_second(nic: Value, network: Value) -> (VirtualMachine, VirtualMachineInstance) {
+    let first = json!({"name": "n", "bridge": {}});
+    let first_network = json!({"name": "n", "multus": {"networkName": "a"}});
+    let mut vm = vm("Always", json!({}));
+    let mut vmi = vmi("Running", json!([]));
+    vmi.spec = serde_json::from_value(json!({
+        "domain": {"devices": {"interfaces": [first]}}, "networks": [first_network]}))
+    .unwrap();
+    vm.spec.template.spec = serde_json::from_value(json!({
+        "domain": {"devices": {"interfaces": [first, nic]}}, "networks": [first_network, network]}))
+    .unwrap();
+    (vm, vmi)
+}
+
+#[test]
+fn nics_that_join_a_guest_that_runs() {
+    let lan = json!({"name": "m", "multus": {"networkName": "b"}});
+    for (nic, network, joins) in [
+        (json!({"name": "m", "bridge": {}}), lan.clone(), true),
+        (json!({"name": "m", "bridge": {}, "state": "down"}), lan.clone(), true),
+        (json!({"name": "m", "bridge": {}, "model": "e1000e"}), lan.clone(), true),
+        (json!({"name": "m", "bridge": {}, "model": "e1000"}), lan.clone(), false),
+        (json!({"name": "m", "binding": {"name": "macvtap"}}), lan, false),
+        (json!({"name": "m", "masquerade": {}}), json!({"name": "m", "pod": {}}), false),
+        (
+            json!({"name": "m", "bridge": {}}),
+            json!({"name": "m", "multus": {"networkName": "b", "default": true}}),
+            false,
+        ),
+    ] {
+        let (vm, mut vmi) = with_second(nic.clone(), network);
+        let started = VirtualMachineInstanceTemplateSpec { spec: Some(vmi.spec.clone()), ..Default::default() };
+        let nics = live_nics(&vm, &vmi);
+        assert_eq!(nics.is_some(), joins, "{nic}");
+        assert_eq!(restart_required(&started, &vm.spec.template, &vmi.spec), !joins, "{nic}");
+        if let Some(nics) = nics {
+            assert_eq!((nics.interfaces.len(), nics.networks.len()), (2, 2));
+            nics.put(&mut vmi.spec);
+            assert_eq!(live_nics(&vm, &vmi), None, "{nic}");
+            assert!(!restart_required(&started, &vm.spec.template, &vmi.spec), "{nic}");
+            // Taken from the template without being unplugged first.
+            let template = started.clone();
+            assert!(restart_required(&started, &template, &vmi.spec), "{nic}");
+        }
+    }
+}
+
+/// The template of a VM with no more than so many of its networks.
+fn template_of(vm: &VirtualMachine, networks: usize) -> VirtualMachineInstanceTemplateSpec {
+    let mut template = vm.spec.template.clone();
+    template.spec.as_mut().unwrap().networks.truncate(networks);
+    template
+}
+
+#[test]
+fn nics_that_leave_a_guest_that_runs() {
+    let lan = json!({"name": "m", "multus": {"networkName": "b"}});
+    let (mut vm, mut vmi) = with_second(json!({"name": "m", "bridge": {}}), lan);
+    let started = vm.spec.template.clone();
+    vmi.spec = vm.spec.template.spec.clone().unwrap();
+    let state = |vm: &mut VirtualMachine, state: Option<&str>| {
+        vm.spec.template.spec.as_mut().unwrap().domain.devices.interfaces[1].state = state.map(str::to_owned);
+    };
+    for wanted in ["down", "absent"] {
+        state(&mut vm, Some(wanted));
+        let nics = live_nics(&vm, &vmi).unwrap();
+        assert_eq!(nics.interfaces[1].state.as_deref(), Some(wanted));
+        nics.put(&mut vmi.spec);
+    }
+    // On its way out it is left alone, although it is wanted again.
+    state(&mut vm, None);
+    assert_eq!(live_nics(&vm, &vmi), None);
+    // Its addresses are kept for as long as anybody names its network.
+    assert!(has_network(&vm, Some(&vmi), "m") && has_network(&vm, None, "m"));
+    let first =
+        VirtualMachine { spec: VirtualMachineSpec { template: template_of(&vm, 1), ..vm.spec.clone() }, ..vm.clone() };
+    assert!(has_network(&first, Some(&vmi), "m") && !has_network(&first, None, "m"));
+    assert!(has_network(&first, None, "n"));
+    // Gone, it is out for as long as the template says so, and comes back after that.
+    Nics::of(&vmi.spec).without(is_absent).put(&mut vmi.spec);
+    assert_eq!((vmi.spec.domain.devices.interfaces.len(), vmi.spec.networks.len()), (1, 1));
+    state(&mut vm, Some("absent"));
+    assert_eq!(live_nics(&vm, &vmi), None);
+    assert!(!restart_required(&started, &vm.spec.template, &vmi.spec));
+    assert_eq!(build_vmi(&vm, false).spec.domain.devices.interfaces.len(), 1);
+    state(&mut vm, Some("up"));
+    assert_eq!(live_nics(&vm, &vmi).unwrap().interfaces.len(), 2);
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn set_restart_required(list: &mut Vec<VirtualMachineCondition>, observed: &Obse
     let Some(started) = observed.started else {
         return;
     };
-    let message = if restart_required(started, &observed.vm.spec.template) {
+    let message = if restart_required(started, &observed.vm.spec.template, &vmi.spec) {
         Some("a non-live-updatable field was changed in the template spec".to_owned())
     } else {
         addresses::changed(observed.vm, vmi).map(|annotation| format!("annotation {annotation} was changed"))

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use super::names::{is_pci_address, is_port_name, mac_length};
 use super::{Causes, Context, Rule};
 use crate::kubevirt::{Interface, Network, Port};
+use crate::run_strategy::is_absent;
 
 /// Rules that hold at creation and not for what exists already.
 pub(super) const DISCONTINUED_RULES: &[Rule] = &[discontinued_bindings];
@@ -189,6 +190,21 @@ fn state(context: &Context, causes: &mut Causes) {
         if let Some(state) = interface.state.as_deref().filter(|state| !["", "up", "down", "absent"].contains(state)) {
             let name = &interface.name;
             let message = format!("logical {name} interface state value is unsupported: {state}");
+            causes.invalid(format!("{at}.state"), message);
+        }
+        if !is_absent(interface) {
+            return;
+        }
+        let name = &interface.name;
+        if interface.bridge.is_none() && interface.sriov.is_none() {
+            let message = format!("\"{name}\" interface's state \"absent\" is supported only for bridge binding");
+            causes.invalid(format!("{at}.state"), message);
+        }
+        let is_default = |network: &Network| {
+            network.pod.is_some() || network.multus.as_ref().is_some_and(|multus| multus.default == Some(true))
+        };
+        if context.spec.networks.iter().any(|network| network.name == *name && is_default(network)) {
+            let message = format!("\"{name}\" interface's state \"absent\" is not supported on default networks");
             causes.invalid(format!("{at}.state"), message);
         }
     });

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
 use holdfast_api::lease::Claim;
+use holdfast_api::run_strategy::has_network;
 use holdfast_api::status::find;
 use holdfast_ipam::leases::{Lease, LeaseError, LeaseKind, is_quarantined, release, sweep};
 
@@ -86,14 +87,16 @@ pub async fn reconcile(context: Arc<Context>, _all: Key) -> Result<Outcome, Swee
     }))
 }
 
-/// Whether the object that a claim names is there. What the cache does not have is asked for.
+/// Whether the object that a claim names is there, and has that network. What the cache does not have is asked for.
 async fn has_holder(context: &Context, claim: &Claim) -> Result<bool, ApiError> {
     let key = Key::new(&claim.namespace, &claim.name);
     let is = |uid: Option<&String>| uid == Some(&claim.uid);
     match claim.kind.as_str() {
         "VirtualMachine" => {
-            if context.vms.get(&key).is_some_and(|vm| is(vm.metadata.uid.as_ref())) {
-                return Ok(true);
+            if let Some(vm) = context.vms.get(&key).filter(|vm| is(vm.metadata.uid.as_ref())) {
+                // A NIC that was unplugged, and is in the template no more, leaves its addresses behind.
+                let vmi = context.vmis.get(&key);
+                return Ok(has_network(&vm, vmi.as_deref(), &claim.network));
             }
             let vm = api::get::<VirtualMachine>(&context.client, &key).await?;
             Ok(vm.is_some_and(|vm| is(vm.metadata.uid.as_ref())))

@@ -3,6 +3,8 @@
 //! libvirt opens a tap by its name. A macvtap it fetches from the launcher, as it would a port of a bridge (see
 //! [`crate::taps`]); to such a NIC it would set the MTU, which it may not, so QEMU is told by an [`Override`].
 
+use std::collections::BTreeSet;
+
 use holdfast_api::kubevirt;
 use serde::Serialize;
 
@@ -12,6 +14,7 @@ use super::{DomainError, Input, Refused, pci};
 
 /// `<interface>`.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename = "interface")]
 pub(super) struct Interface {
     #[serde(rename = "@type")]
     kind: &'static str,
@@ -34,7 +37,8 @@ pub(super) struct Interface {
     alias: Alias,
     #[serde(skip_serializing_if = "Option::is_none")]
     rom: Option<Rom>,
-    address: Address,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Address>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -148,6 +152,14 @@ pub(super) fn build(input: &Input<'_>, slots: &mut pci::Slots) -> Result<Vec<Int
     present.map(|interface| one(input, interface, slots)).collect()
 }
 
+/// A NIC for a machine that runs: libvirt knows which ports are free now, so it chooses, unless the spec does.
+pub(super) fn to_plug(input: &Input<'_>, interface: &kubevirt::Interface) -> Result<Interface, DomainError> {
+    let mut slots = pci::Slots::new(false, BTreeSet::new(), None);
+    let nic = one(input, interface, &mut slots)?;
+    let address = nic.address.filter(|_| interface.pci_address.is_some());
+    Ok(Interface { address, ..nic })
+}
+
 fn one(input: &Input<'_>, interface: &kubevirt::Interface, slots: &mut pci::Slots) -> Result<Interface, DomainError> {
     let devices = &input.vmi.spec.domain.devices;
     let nic = input.nics.iter().find(|nic| nic.name == interface.name);
@@ -178,6 +190,6 @@ fn one(input: &Input<'_>, interface: &kubevirt::Interface, slots: &mut pci::Slot
         alias: Alias::of(&interface.name),
         // A NIC that is not booted from needs no boot ROM: that saves the guest's firmware time.
         rom: interface.boot_order.is_none().then_some(Rom { enabled: "no" }),
-        address: address.into(),
+        address: Some(address.into()),
     })
 }

@@ -23,7 +23,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use holdfast_api::kubevirt::VirtualMachineInstance;
+use holdfast_api::kubevirt::{Interface, VirtualMachineInstance};
 use holdfast_net::model::GuestNic;
 use serde::Serialize;
 
@@ -218,6 +218,28 @@ fn devices(input: &Input<'_>, spare: usize, bridge: Option<u8>) -> Result<(Devic
     Ok((devices, slots))
 }
 
+/// Describes one of a VM's NICs for a domain that runs, to be plugged into it.
+///
+/// # Errors
+/// [`DomainError`], as of [`build`].
+pub fn nic(input: &Input<'_>, interface: &Interface) -> Result<String, DomainError> {
+    xml(&interface::to_plug(input, interface)?)
+}
+
+/// The alias by which libvirt knows the device that the spec gives this name.
+#[must_use]
+pub fn alias(name: &str) -> String {
+    address::Alias::of(name).name
+}
+
+fn xml(element: &impl Serialize) -> Result<String, DomainError> {
+    let mut text = String::new();
+    let mut writer = quick_xml::se::Serializer::new(&mut text);
+    writer.indent(' ', 2);
+    element.serialize(writer)?;
+    Ok(text)
+}
+
 impl Domain {
     /// libvirt's name of the domain.
     #[must_use]
@@ -230,11 +252,7 @@ impl Domain {
     /// # Errors
     /// [`DomainError::Xml`].
     pub fn to_xml(&self) -> Result<String, DomainError> {
-        let mut text = String::new();
-        let mut writer = quick_xml::se::Serializer::new(&mut text);
-        writer.indent(' ', 2);
-        self.serialize(writer)?;
-        Ok(text)
+        xml(self)
     }
 
     /// Volume name -> target (`vda`), in the order of the spec's disks.

@@ -1,18 +1,19 @@
-//! libvirt's callbacks, which the `virt` crate does not wrap, as plain messages.
+//! What the `virt` crate does not wrap: libvirt's callbacks, as plain messages, and one call.
 //!
 //! One thread runs libvirt's own event loop for the life of the process. A subscription lives as long as its
 //! connection: libvirt frees the closure with it.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 
 use virt::connect::Connect;
+use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
 
 /// Something happened; what it was is to be read from libvirt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The domain may be in another state.
+    /// The domain may be in another state, or have other devices.
     Lifecycle,
     /// The guest rebooted.
     Rebooted,
@@ -63,6 +64,8 @@ pub(super) fn subscribe(connect: &Connect, changes: impl Fn(Change) + Send + Syn
             (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, generic(lifecycle as *const c_void)),
             (sys::VIR_DOMAIN_EVENT_ID_REBOOT, generic(rebooted as *const c_void)),
             (sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, generic(agent as *const c_void)),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, generic(device as *const c_void)),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, generic(device as *const c_void)),
         ]
     };
     for (event, callback) in callbacks {
@@ -124,6 +127,11 @@ unsafe extern "C" fn agent(
     unsafe { send(opaque, Change::Agent(connected)) };
 }
 
+unsafe extern "C" fn device(_: sys::virConnectPtr, _: sys::virDomainPtr, _alias: *const c_char, opaque: *mut c_void) {
+    // SAFETY: as in `lifecycle`.
+    unsafe { send(opaque, Change::Lifecycle) };
+}
+
 unsafe extern "C" fn closed(_: sys::virConnectPtr, _reason: c_int, opaque: *mut c_void) {
     // SAFETY: as in `lifecycle`.
     unsafe { send(opaque, Change::Disconnected) };
@@ -132,4 +140,12 @@ unsafe extern "C" fn closed(_: sys::virConnectPtr, _reason: c_int, opaque: *mut 
 unsafe extern "C" fn free(opaque: *mut c_void) {
     // SAFETY: libvirt frees each registration once, and does not call back after that.
     drop(unsafe { Box::from_raw(opaque.cast::<std::sync::Arc<Closure>>()) });
+}
+
+/// Asks the guest to let the device with this alias go, and does not wait for it.
+pub(super) fn detach_alias(domain: &Domain, alias: &str) -> Result<(), Error> {
+    let alias = CString::new(alias).unwrap_or_default();
+    // SAFETY: both pointers are valid for the call, which keeps neither.
+    let done = unsafe { sys::virDomainDetachDeviceAlias(domain.as_ptr(), alias.as_ptr(), sys::VIR_DOMAIN_AFFECT_LIVE) };
+    if done < 0 { Err(Error::last_error()) } else { Ok(()) }
 }

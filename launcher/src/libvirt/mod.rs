@@ -20,7 +20,7 @@ pub use capabilities::{CapabilitiesError, Host};
 pub use daemon::{Daemon, DaemonError};
 pub use events::{Change, run_event_loop};
 pub use guest_agent::query as query_guest_agent;
-pub use state::{Observed, ShutOff};
+pub use state::{Live, LiveNic, Observed, ShutOff};
 
 /// Seconds between keep-alive messages, and how many may stay unanswered.
 const KEEP_ALIVE: (i32, u32) = (5, 3);
@@ -187,9 +187,34 @@ impl Guest {
     ///
     /// # Errors
     /// [`LibvirtError`].
-    pub fn description(&self) -> Result<state::Live, LibvirtError> {
+    pub fn description(&self) -> Result<Live, LibvirtError> {
         let xml = self.domain.get_xml_desc(0).map_err(failed("describe", &self.name))?;
         Ok(state::live(&xml))
+    }
+
+    /// Plugs a device into it while it runs.
+    ///
+    /// # Errors
+    /// [`LibvirtError`], with the words of QEMU where it has no room for one.
+    pub fn attach(&self, xml: &str) -> Result<(), LibvirtError> {
+        self.call("plug a NIC into", self.domain.attach_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE))
+    }
+
+    /// Changes a device of it while it runs.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn update(&self, xml: &str) -> Result<(), LibvirtError> {
+        self.call("switch the link of a NIC of", self.domain.update_device_flags(xml, sys::VIR_DOMAIN_AFFECT_LIVE))
+    }
+
+    /// Asks the guest to let a device go. That it is gone is an event.
+    ///
+    /// # Errors
+    /// [`LibvirtError`], also where the guest has been asked and has not answered.
+    pub fn detach(&self, alias: &str) -> Result<(), LibvirtError> {
+        let result = events::detach_alias(&self.domain, alias);
+        result.map_err(failed("unplug a NIC from", &self.name))
     }
 
     fn agent(&self, command: &str, seconds: i32) -> Result<String, LibvirtError> {

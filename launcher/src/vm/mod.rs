@@ -7,6 +7,7 @@
 
 mod end;
 mod guest_info;
+mod nics;
 mod start;
 
 use std::collections::BTreeMap;
@@ -123,6 +124,7 @@ impl Vm {
                 agent_connected: false,
                 volume_targets: none,
                 emulation: false,
+                nics: None,
             },
             guest_info: GuestInfo::default(),
             watchers: Vec::new(),
@@ -346,6 +348,7 @@ impl Vm {
                     self.status.machine = live.machine;
                     self.status.agent_connected = live.agent_connected;
                     self.status.emulation = live.emulation;
+                    self.status.nics = Some(live.nics.iter().filter_map(nics::name_of).collect());
                 }
                 self.status.state = match state {
                     Observed::Paused(reason) => DomainState::Paused { reason },

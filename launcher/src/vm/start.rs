@@ -15,7 +15,7 @@ use crate::taps::Taps;
 use crate::{dhcp, disks};
 
 impl Vm {
-    /// Makes the domain what is described; a domain that is there is left as it is.
+    /// Makes the domain what is described; of one that is there only the NICs change.
     pub(super) fn sync(&mut self, sync: &Sync, sockets: Vec<OwnedFd>) -> Response {
         if self.ended.is_some() {
             return Response::Domain(self.status.clone());
@@ -82,7 +82,7 @@ impl Vm {
                     self.macvtaps.clear();
                     self.follow_console(vmi, From::Now);
                     self.learn_targets(sync, vmi);
-                    return Ok(());
+                    return self.fit_nics(&guest, sync, vmi);
                 }
             }
         }

@@ -44,8 +44,18 @@ pub enum BindingError {
         /// The network.
         cidr: ipnetwork::Ipv4Network,
     },
+    /// Too small a network.
+    #[error(
+        "failed to bind interface `{nic}`: vmIPv6NetworkCIDR `{cidr}` has no room for a gateway and a guest; /126 has"
+    )]
+    CidrV6 {
+        /// The interface.
+        nic: String,
+        /// The network.
+        cidr: ipnetwork::Ipv6Network,
+    },
     /// The guest would get the pod's address, and the pod has none.
-    #[error("failed to bind interface `{nic}`: pod interface `{pod_interface}` has no IPv4 address to translate to")]
+    #[error("failed to bind interface `{nic}`: pod interface `{pod_interface}` has no address to translate to")]
     NoAddress {
         /// The interface.
         nic: String,
@@ -66,6 +76,10 @@ impl BindingError {
     }
 }
 
+fn networks(v4: ipnetwork::Ipv4Network, v6: ipnetwork::Ipv6Network) -> masquerade::Networks {
+    masquerade::Networks { v4, v6 }
+}
+
 /// Checks what the types do not.
 ///
 /// # Errors
@@ -78,7 +92,7 @@ pub fn validate(binding: &Binding) -> Result<(), BindingError> {
         return Err(BindingError::Queues { nic: binding.nic.clone(), queues: binding.queues, most: MAX_QUEUES });
     }
     match &binding.method {
-        BindingMethod::Masquerade { cidr, .. } => masquerade::validate(binding, *cidr),
+        BindingMethod::Masquerade { cidr, cidr_v6, .. } => masquerade::validate(binding, networks(*cidr, *cidr_v6)),
         // One queue is what its hypervisor can be handed.
         BindingMethod::Macvtap if binding.queues > 1 => {
             Err(BindingError::Queues { nic: binding.nic.clone(), queues: binding.queues, most: 1 })
@@ -94,7 +108,9 @@ pub fn validate(binding: &Binding) -> Result<(), BindingError> {
 pub fn desired(binding: &Binding) -> Result<DesiredState, BindingError> {
     validate(binding)?;
     Ok(match &binding.method {
-        BindingMethod::Masquerade { cidr, ports } => masquerade::desired(binding, *cidr, ports),
+        BindingMethod::Masquerade { cidr, cidr_v6, ports } => {
+            masquerade::desired(binding, networks(*cidr, *cidr_v6), ports)
+        }
         BindingMethod::Bridge => bridge::desired(binding),
         BindingMethod::Macvtap => macvtap::desired(binding),
     })
@@ -107,7 +123,7 @@ pub fn desired(binding: &Binding) -> Result<DesiredState, BindingError> {
 pub fn guest_nic(binding: &Binding) -> Result<GuestNic, BindingError> {
     validate(binding)?;
     Ok(match &binding.method {
-        BindingMethod::Masquerade { cidr, .. } => masquerade::guest_nic(binding, *cidr),
+        BindingMethod::Masquerade { cidr, cidr_v6, .. } => masquerade::guest_nic(binding, networks(*cidr, *cidr_v6)),
         BindingMethod::Bridge => bridge::guest_nic(binding),
         BindingMethod::Macvtap => macvtap::guest_nic(binding),
     })
@@ -242,8 +258,13 @@ mod tests {
         }
     }
 
+    fn masqueraded(cidr: &str, cidr_v6: &str) -> BindingMethod {
+        let (cidr, cidr_v6) = (cidr.parse().unwrap(), cidr_v6.parse().unwrap());
+        BindingMethod::Masquerade { cidr, cidr_v6, ports: Vec::new() }
+    }
+
     fn masquerade() -> BindingMethod {
-        BindingMethod::Masquerade { cidr: "10.0.2.0/24".parse().unwrap(), ports: Vec::new() }
+        masqueraded("10.0.2.0/24", "fd10:0:2::/120")
     }
 
     #[test]
@@ -288,11 +309,15 @@ mod tests {
     #[test]
     fn refuses_what_cannot_be_bound() {
         let reason = |binding: &Binding| desired(binding).unwrap_err().to_string();
-        let small = BindingMethod::Masquerade { cidr: "10.0.2.0/31".parse().unwrap(), ports: Vec::new() };
+        let small = masqueraded("10.0.2.0/31", "fd10:0:2::/120");
         assert!(reason(&bound(small)).contains("vmNetworkCIDR `10.0.2.0/31`"));
+        let small = masqueraded("10.0.2.0/24", "fd10:0:2::/127");
+        assert!(reason(&bound(small)).contains("vmIPv6NetworkCIDR `fd10:0:2::/127`"));
         let mut binding = bound(masquerade());
         binding.pod.addresses.pop();
-        assert!(reason(&binding).contains("pod interface `eth0` has no IPv4 address"));
+        assert_eq!(guest_nic(&binding).unwrap().dhcp_v4, None, "only IPv6 is left");
+        binding.pod.addresses.clear();
+        assert!(reason(&binding).contains("pod interface `eth0` has no address"));
         let none = Binding { queues: 0, ..bound(BindingMethod::Bridge) };
         assert!(reason(&none).contains("0 queues, valid is 1 to 256"));
         let multicast = Binding { guest_mac: MacAddr::BROADCAST, ..bound(BindingMethod::Bridge) };

@@ -79,6 +79,7 @@ pub async fn rehearse() -> Result<(), RehearsalError> {
         pod_interface: ifname,
         method: BindingMethod::Masquerade {
             cidr: ipnetwork::Ipv4Network::new(Ipv4Addr::new(10, 0, 2, 0), 24)?,
+            cidr_v6: "fd10:0:2::/120".parse()?,
             ports: Vec::new(),
         },
         guest_mac: mac,

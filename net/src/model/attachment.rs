@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::{IfName, MacAddr, PortSecurity, StaticRoute};
@@ -198,6 +198,9 @@ pub enum BindingMethod {
     Masquerade {
         /// The network between guest and pod; its first address is the gateway, the second the guest's.
         cidr: Ipv4Network,
+        /// The same of IPv6, for a pod with an IPv6 address.
+        #[serde(rename = "cidrV6")]
+        cidr_v6: Ipv6Network,
         /// Ports that reach the guest; all where empty.
         ports: Vec<ForwardedPort>,
     },

@@ -41,7 +41,11 @@ fn bind(pod: &Netns, interface: PodInterface, method: BindingMethod) -> Binding 
 }
 
 fn masquerade(ports: Vec<ForwardedPort>) -> BindingMethod {
-    BindingMethod::Masquerade { cidr: "10.0.2.0/24".parse().unwrap(), ports }
+    BindingMethod::Masquerade {
+        cidr: "10.0.2.0/24".parse().unwrap(),
+        cidr_v6: "fd10:0:2::/120".parse().unwrap(),
+        ports,
+    }
 }
 
 /// A guest: on the binding's bridge, with the guest's own MAC.
@@ -110,6 +114,48 @@ fn masquerade_gives_the_guest_the_address_of_its_pod() {
         assert_eq!(pod.tables(), "");
         assert!(wiring.plan(&attachment::desired(&attachments[0])).await.unwrap().is_empty());
     });
+}
+
+/// A pod with an IPv6 address: with an IPv4 address, and without one.
+#[test]
+fn masquerade_gives_the_guest_the_ipv6_address_of_its_pod() {
+    for with_v4 in [true, false] {
+        let world = World::new();
+        let (pod, peer) = (world.netns(), world.netns());
+        let attachments = [(&pod, 0x11), (&peer, 0x12)].map(|(netns, number)| {
+            let mut attachment = world.attachment(netns, number, pod_network());
+            attachment.addresses.retain(|_| with_v4);
+            attachment.routes.clear();
+            attachment.addresses.push(format!("fd00:7::{number:x}/64").parse().unwrap());
+            attachment
+        });
+        let ports = vec![7, 8]
+            .into_iter()
+            .flat_map(|port| [Protocol::Tcp, Protocol::Udp].map(|protocol| ForwardedPort { protocol, port }));
+        let ports: Vec<_> = if with_v4 { ports.collect() } else { Vec::new() };
+        let binding = world.wire(None, async |wiring| {
+            for attachment in &attachments {
+                settle(&wiring, &attachment::desired(attachment)).await;
+            }
+            let interface = wiring.observe_pod_interface(pod.path(), &ifname("eth0")).await.unwrap();
+            let binding = bind(&pod, interface, masquerade(ports));
+            settle(&wiring, &binding::desired(&binding).unwrap()).await;
+            let both = attachment::desired(&attachments[0]).merge(binding::desired(&binding).unwrap()).unwrap();
+            assert!(wiring.plan(&both).await.unwrap().is_empty());
+            binding
+        });
+        assert_eq!(binding::guest_nic(&binding).unwrap().dhcp_v4.is_some(), with_v4);
+        let guest = guest(&world, &pod, &binding, "fd10:0:2::2/120", "fd10:0:2::1");
+        assert_eq!(assert_reaches(&guest, &peer, "fd00:7::12").to_string(), "fd00:7::11", "not masqueraded");
+        assert_streams(&guest, &peer, "fd00:7::12");
+        assert_eq!(assert_reaches(&peer, &guest, "fd00:7::11").to_string(), "fd00:7::12");
+        assert_streams(&peer, &guest, "fd00:7::11");
+        if with_v4 {
+            // Of the ports that are not listed none is the guest's.
+            let _echo = echo_udp(&guest, 9);
+            assert_eq!(seen_as(&peer, "[fd00:7::11]:9".parse().unwrap(), Duration::from_millis(300)), None);
+        }
+    }
 }
 
 #[test]

@@ -11,15 +11,16 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Answers each datagram with the address that it came from; ends with the returned guard.
 pub fn echo_udp(netns: &Netns, port: u16) -> UdpEcho {
-    let socket = netns.run(|| UdpSocket::bind(("0.0.0.0", port)).unwrap());
+    let socket = netns.run(|| UdpSocket::bind(("::", port)).unwrap());
     let own = socket.try_clone().unwrap();
     let thread = netns.start(move || {
         let mut buffer = [0; 2048];
         while let Ok((_, from)) = own.recv_from(&mut buffer) {
-            if from.ip().is_loopback() && buffer.starts_with(b"stop") {
+            let seen = from.ip().to_canonical();
+            if seen.is_loopback() && buffer.starts_with(b"stop") {
                 return;
             }
-            own.send_to(from.ip().to_string().as_bytes(), from).ok();
+            own.send_to(seen.to_string().as_bytes(), from).ok();
         }
     });
     UdpEcho { stop: netns.run(|| UdpSocket::bind("127.0.0.1:0").unwrap()), port, thread: Some(thread) }
@@ -41,7 +42,8 @@ impl Drop for UdpEcho {
 /// The source address under which `to` sees datagrams from inside this namespace; none if nothing gets through.
 pub fn seen_as(netns: &Netns, to: SocketAddr, within: Duration) -> Option<IpAddr> {
     netns.run(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(any).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let until = Instant::now() + within;
         let mut buffer = [0; 64];
@@ -59,12 +61,12 @@ pub fn seen_as(netns: &Netns, to: SocketAddr, within: Duration) -> Option<IpAddr
 /// Asserts that datagrams get from one namespace to another and back; gives the address that is seen.
 pub fn assert_reaches(from: &Netns, to: &Netns, address: &str) -> IpAddr {
     let _echo = echo_udp(to, 7);
-    seen_as(from, format!("{address}:7").parse().unwrap(), DEADLINE).expect("no answer")
+    seen_as(from, SocketAddr::new(address.parse().unwrap(), 7), DEADLINE).expect("no answer")
 }
 
 /// Sends 256 KiB over TCP and back: what checksums that nobody completes would stop.
 pub fn assert_streams(from: &Netns, to: &Netns, address: &str) {
-    let listener = to.run(|| TcpListener::bind("0.0.0.0:8").unwrap());
+    let listener = to.run(|| TcpListener::bind("[::]:8").unwrap());
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -72,7 +74,7 @@ pub fn assert_streams(from: &Netns, to: &Netns, address: &str) {
         stream.read_exact(&mut received).unwrap();
         stream.write_all(&received).unwrap();
     });
-    let address: SocketAddr = format!("{address}:8").parse().unwrap();
+    let address = SocketAddr::new(address.parse().unwrap(), 8);
     from.run(|| {
         let mut stream = TcpStream::connect_timeout(&address, DEADLINE).expect("no connection");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();

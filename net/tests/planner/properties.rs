@@ -58,8 +58,11 @@ fn method() -> impl Strategy<Value = BindingMethod> {
     prop_oneof![
         Just(BindingMethod::Bridge),
         Just(BindingMethod::Macvtap),
-        proptest::collection::vec(port, 0..3)
-            .prop_map(|ports| BindingMethod::Masquerade { cidr: "10.0.2.0/24".parse().unwrap(), ports }),
+        proptest::collection::vec(port, 0..3).prop_map(|ports| BindingMethod::Masquerade {
+            cidr: "10.0.2.0/24".parse().unwrap(),
+            cidr_v6: "fd10:0:2::/120".parse().unwrap(),
+            ports
+        }),
     ]
 }
 

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
+use holdfast_api::lease::Claim;
+use holdfast_api::run_strategy;
 use holdfast_ipam::leases::{LeaseKind, is_quarantined, release, sweep};
 
 use crate::host::{Host, chain};
 use crate::store::Kind;
 
-/// Puts every lease into quarantine whose VM or VMI is not there any more; the agent deletes it after that. Derived
+/// Puts every lease into quarantine whose VM or VMI is not there any more, or has that network no more; the agent
+/// deletes it after that. Derived
 /// from what is stored, so a crash before or in the middle changes nothing. Returns whether there were any.
 pub async fn release_unowned(host: &Host) -> bool {
     let mut unowned = BTreeMap::new();
@@ -28,7 +32,8 @@ pub async fn release_unowned(host: &Host) -> bool {
                 _ => continue,
             };
             let objects = host.store.list(owner, None);
-            if !objects.iter().any(|object| object["metadata"]["uid"] == claim.uid.as_str()) {
+            let held = objects.iter().any(|object| object["metadata"]["uid"] == claim.uid.as_str());
+            if !held || !has_network(host, claim) {
                 let segment = lease.segment().to_owned();
                 unowned.insert((segment.clone(), claim.id()), (segment, claim.clone()));
             }
@@ -50,4 +55,14 @@ pub async fn sweep_quarantine(host: &Host) {
         Ok(_) => host.world.send_modify(|count| *count += 1),
         Err(error) => tracing::warn!("{}", chain(&error)),
     }
+}
+
+/// Whether the VM of a claim has the claim's network; what is no VM keeps all.
+fn has_network(host: &Host, claim: &Claim) -> bool {
+    let Claim { kind, namespace, name, network, .. } = claim;
+    let Some(vm) = host.store.read::<VirtualMachine>(namespace, name).filter(|_| kind == "VirtualMachine") else {
+        return true;
+    };
+    let vmi: Option<VirtualMachineInstance> = host.store.read(namespace, name);
+    run_strategy::has_network(&vm, vmi.as_ref(), network)
 }

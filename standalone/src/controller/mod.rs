@@ -8,6 +8,7 @@ mod queue;
 mod revision;
 mod vm;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ pub async fn control(host: Arc<Host>, mut stop: watch::Receiver<bool>) {
     all(&mut queue);
     let mut sweep = after_quarantine(&host).await;
     let mut resync = tokio::time::interval(RESYNC);
+    let mut specs = Specs::new();
     loop {
         while let Some(key) = queue.due(Instant::now()) {
             // Files are written: block_in_place lets the other tasks of this thread go on elsewhere.
@@ -60,7 +62,7 @@ pub async fn control(host: Arc<Host>, mut stop: watch::Receiver<bool>) {
                 tokio::task::block_in_place(|| images(&host));
             }
             change = changes.recv() => match change {
-                Ok(key) => sweep = heard(&host, &mut queue, &key).await.or(sweep),
+                Ok(key) => sweep = heard(&host, &mut queue, &mut specs, &key).await.or(sweep),
                 Err(RecvError::Lagged(_)) => all(&mut queue),
                 Err(RecvError::Closed) => return,
             }
@@ -68,15 +70,22 @@ pub async fn control(host: Arc<Host>, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// The generations of VMs and VMIs, as far as they were heard of.
+type Specs = BTreeMap<Key, Option<i64>>;
+
 /// Looks at what a change concerns. Returns when a quarantine that began is over.
-async fn heard(host: &Host, queue: &mut Queue, key: &Key) -> Option<Instant> {
+async fn heard(host: &Host, queue: &mut Queue, specs: &mut Specs, key: &Key) -> Option<Instant> {
     if !matches!(key.kind, Kind::VirtualMachine | Kind::VirtualMachineInstance) {
         return None;
     }
     queue.at(key.with_kind(Kind::VirtualMachine), Instant::now());
-    if host.store.get(key).is_some() {
-        return None;
+    if let Some(object) = host.store.get(key) {
+        // With a NIC the last who names its network may be gone.
+        let generation = object["metadata"]["generation"].as_i64();
+        let changed = specs.insert(key.clone(), generation).is_some_and(|before| before != generation);
+        return if changed { after_quarantine(host).await } else { None };
     }
+    specs.remove(key);
     revision::forget_unowned(host);
     host.world.send_modify(|count| *count += 1);
     after_quarantine(host).await

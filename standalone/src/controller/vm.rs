@@ -98,6 +98,15 @@ fn act(
                 host.store.modify::<VirtualMachineInstance>(namespace, name, |vmi| release(&mut vmi.metadata))?;
             }
         }
+        Action::SetNics(nics) => {
+            let (namespace, name) = place(&vm.metadata);
+            let uid = vmi.and_then(|vmi| vmi.metadata.uid.clone());
+            host.store.modify::<VirtualMachineInstance>(namespace, name, |vmi| {
+                if vmi.metadata.uid == uid {
+                    nics.clone().put(&mut vmi.spec);
+                }
+            })?;
+        }
         Action::ReleaseVm => modify(host, vm, |vm| release(&mut vm.metadata))?,
         Action::StartHalted => modify(host, vm, |vm| Change::Strategy(RunStrategy::Always).apply(vm))?,
     }

@@ -8,6 +8,7 @@
 //! failed set-up made is taken down before it is reported; a VMI that runs is touched by nothing but its own
 //! deletion, whatever became of its networks, its secrets, or holdfastd.
 
+mod hotplug;
 mod launch;
 mod network;
 mod nics;

@@ -21,17 +21,28 @@ pub async fn join(
     let mut ordered: Vec<&Planned> = planned.iter().collect();
     ordered.sort_by_key(|planned| planned.nic.ifname.as_str() != "eth0");
     for planned in ordered {
-        let attached = Attached {
-            network: planned.nic.network.clone(),
-            ifname: planned.nic.ifname.to_string(),
-            config: planned.list.to_value(),
-            capabilities: planned.capabilities.clone(),
-            begun: 0,
-            result: None,
-        };
-        host.cni.add(record, attached, folder, netns).await.map_err(|error| failed(planned, &error))?;
+        join_one(host, record, folder, netns, planned).await?;
     }
     Ok(())
+}
+
+/// Joins one network. It is recorded before it is begun.
+pub async fn join_one(
+    host: &Host,
+    record: &mut Record,
+    folder: &Path,
+    netns: &Path,
+    planned: &Planned,
+) -> Result<(), SetupError> {
+    let attached = Attached {
+        network: planned.nic.network.clone(),
+        ifname: planned.nic.ifname.to_string(),
+        config: planned.list.to_value(),
+        capabilities: planned.capabilities.clone(),
+        begun: 0,
+        result: None,
+    };
+    host.cni.add(record, attached, folder, netns).await.map_err(|error| failed(planned, &error))
 }
 
 /// Writes a record.

@@ -34,7 +34,8 @@ pub async fn plan(host: &Host, vmi: &VirtualMachineInstance) -> Result<Vec<Plann
     Ok(planned)
 }
 
-async fn one(host: &Host, vmi: &VirtualMachineInstance, wanted: &Wanted) -> Result<Planned, SetupError> {
+/// Plans one NIC, and takes its lease.
+pub async fn one(host: &Host, vmi: &VirtualMachineInstance, wanted: &Wanted) -> Result<Planned, SetupError> {
     // The pod network is any network to us: with one of ours, a VM's addresses on it stay as well.
     let (list, source, capabilities) = match wanted.definition() {
         Some((namespace, name)) => {

@@ -73,6 +73,13 @@ impl<'a> Teller<'a> {
         self.event(EventKind::Warning, CONTROLLER, error.reason, &error.message);
     }
 
+    /// A NIC that could not be plugged or unplugged before is now.
+    pub fn plugged(&self) {
+        self.status(|status, _| {
+            status::remove(&mut status.conditions, "Synchronized");
+        });
+    }
+
     /// Everything outside is there: its sandbox is being made.
     pub fn scheduling(&self, record: &Record) {
         self.status(|status, now| {

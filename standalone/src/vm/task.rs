@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_agent::vmi::{Sandbox, VmiInput, VmiReport, VmiTask, Wanted};
-use holdfast_api::kubevirt::VirtualMachineInstance;
+use holdfast_api::kubevirt::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 use holdfast_api::status::{is_final, phase};
 use rand::Rng;
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::launch::Folders;
 use super::setup::{announce, set_up};
 use super::status::{CONTROLLER, HANDLER, Teller};
+use super::{SetupError, hotplug};
 use crate::host::{Host, chain};
 use crate::manifests::is_placeholder;
 use crate::sandbox::{Process, Record, remove};
@@ -73,7 +74,7 @@ impl VmiRun {
                 && record.launcher.is_some()
             {
                 attempts = 0;
-                self.serve(vmi, &record, &folder, &teller).await;
+                self.serve(vmi, record, &folder, &teller).await;
             } else if is_placeholder(&vmi.metadata) {
                 self.wait(RETRY.1).await;
             } else {
@@ -132,10 +133,10 @@ impl VmiRun {
     }
 
     /// Looks after a VMI whose launcher was started, by whichever holdfastd, until it has ended.
-    async fn serve(&mut self, vmi: VirtualMachineInstance, record: &Record, folder: &Path, teller: &Teller<'_>) {
-        announce(&self.host, record);
+    async fn serve(&mut self, vmi: VirtualMachineInstance, mut record: Record, folder: &Path, teller: &Teller<'_>) {
+        announce(&self.host, &record);
         if phase(&vmi) != "Running" {
-            teller.scheduled(record);
+            teller.scheduled(&record);
         }
         let process = match record.launcher.map(Process::find).transpose() {
             Ok(process) => process.flatten(),
@@ -144,13 +145,14 @@ impl VmiRun {
                 None
             }
         };
-        let task = Arc::new(VmiTask::spawn(self.host.vmi.clone(), self.input(vmi, record, folder)));
+        let task = Arc::new(VmiTask::spawn(self.host.vmi.clone(), self.input(vmi, &record, folder)));
         let _known = self.host.tasks.enter(&self.uid, Arc::clone(&task));
         let mut reports = task.report();
         let mut before = VmiReport::default();
         let mut gone = Box::pin(ended(process.as_ref()));
         let mut is_gone = false;
         let mut overdue = overdue(teller.vmi().as_ref());
+        let mut plugging = Plugging::default();
         loop {
             let report = reports.borrow_and_update().clone();
             if report != before {
@@ -169,7 +171,16 @@ impl VmiRun {
                 }
                 continue;
             }
+            let vmi = teller.vmi().filter(|vmi| vmi.metadata.deletion_timestamp.is_none());
+            if let Some(vmi) = vmi.filter(|_| before.is_alive() && plugging.is_due()) {
+                let done = hotplug::fit(&self.host, &vmi, &before, &mut record, folder, teller).await;
+                plugging.ended(done, teller);
+                if let Some(vmi) = teller.vmi() {
+                    task.update(self.input(vmi, &record, folder));
+                }
+            }
             tokio::select! {
+                () = at(plugging.again()) => {}
                 changed = reports.changed() => {
                     if changed.is_err() {
                         // A defect: the loop starts another task.
@@ -191,7 +202,8 @@ impl VmiRun {
                         Some(vmi) => {
                             // A shorter grace period counts, a later look at the same one does not.
                             overdue = overdue.into_iter().chain(self::overdue(Some(&vmi))).min();
-                            task.update(self.input(vmi, record, folder));
+                            plugging.changed(&vmi);
+                            task.update(self.input(vmi, &record, folder));
                         }
                         // Its object was taken away under it, finalizer and all.
                         None => task.shutdown(0),
@@ -216,9 +228,10 @@ impl VmiRun {
                 private_dir: folders.private.join(&self.uid),
                 launcher_socket: folders.share.join("sockets/launcher.sock"),
             },
-            nics: record.nics.iter().map(holdfast_agent::vmi::NicInput::from).collect(),
+            nics: hotplug::joined(record),
             wanted,
         }
+        .joined()
     }
 
     /// Takes down what there is of a sandbox, however long that takes.
@@ -243,6 +256,45 @@ impl VmiRun {
             self.host.pods.remove(&record.namespace, &record.pod_name);
             let message = format!("Deleted virtual machine pod {}", record.pod_name);
             teller.event(EventKind::Normal, CONTROLLER, "SuccessfulDelete", &message);
+        }
+    }
+}
+
+/// When NICs are plugged and unplugged again after it failed.
+#[derive(Default)]
+struct Plugging {
+    /// The spec that was looked at last.
+    spec: Option<VirtualMachineInstanceSpec>,
+    attempts: u32,
+    failed_at: Option<Instant>,
+}
+
+impl Plugging {
+    /// A changed spec is looked at at once.
+    fn changed(&mut self, vmi: &VirtualMachineInstance) {
+        if self.spec.as_ref() != Some(&vmi.spec) {
+            *self = Self { spec: Some(vmi.spec.clone()), attempts: 0, failed_at: None };
+        }
+    }
+
+    fn again(&self) -> Option<Instant> {
+        let wait = RETRY.0.saturating_mul(1 << self.attempts.min(8)).min(RETRY.1);
+        self.failed_at.map(|failed| failed + wait)
+    }
+
+    fn is_due(&self) -> bool {
+        self.again().is_none_or(|again| again <= Instant::now())
+    }
+
+    fn ended(&mut self, done: Result<(), SetupError>, teller: &Teller<'_>) {
+        match done {
+            Ok(()) if self.failed_at.take().is_some() => teller.plugged(),
+            Ok(()) => {}
+            Err(error) => {
+                teller.failed(&error);
+                self.attempts += 1;
+                self.failed_at = Some(Instant::now());
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod console;
+mod hotplug;
 mod kills;
 mod macvtap;
 mod pings;

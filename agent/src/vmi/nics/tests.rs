@@ -50,14 +50,15 @@ fn one(interface: Value) -> Result<Binding, String> {
 #[test]
 fn masquerade_has_the_network_and_ports_of_the_spec() {
     let plain = one(json!({"name": "default", "masquerade": {}})).unwrap();
-    let BindingMethod::Masquerade { cidr, ports } = plain.method else { panic!("not masquerade") };
+    let BindingMethod::Masquerade { cidr, cidr_v6, ports } = plain.method else { panic!("not masquerade") };
     assert_eq!((cidr.to_string().as_str(), ports.len()), ("10.0.2.0/24", 0));
+    assert_eq!(cidr_v6.to_string(), "fd10:0:2::/120");
     assert_eq!((plain.queues, plain.link_up, plain.hostname.as_str()), (4, true, "web"));
 
     let own = one(json!({"name": "own", "masquerade": {}, "model": "e1000", "state": "down",
         "ports": [{"port": 22}, {"port": 53, "protocol": "UDP"}]}))
     .unwrap();
-    let BindingMethod::Masquerade { cidr, ports } = own.method else { panic!("not masquerade") };
+    let BindingMethod::Masquerade { cidr, ports, .. } = own.method else { panic!("not masquerade") };
     assert_eq!(cidr.to_string(), "10.9.0.0/24");
     assert_eq!(
         ports,

@@ -21,7 +21,8 @@ pub fn join(vmi: &VirtualMachineInstance, report: &VmiReport) -> Vec<Interface> 
     let guest = report.guest.as_ref();
     let known = primary.into_iter().chain(secondary).map(|nic| {
         let from_multus = network(nic).is_some_and(|network| network.multus.is_some());
-        interface(nic, from_multus, guest.and_then(|guest| by_mac(guest, nic)))
+        let in_domain = report.domain.nics.as_ref().is_none_or(|names| names.contains(&nic.name));
+        interface(nic, in_domain, from_multus, guest.and_then(|guest| by_mac(guest, nic)))
     });
     let stranger = |there: &&GuestInterface| !report.nics.iter().any(|nic| is_of(there, nic));
     let strangers = guest.map(|guest| guest.interfaces.iter().filter(stranger)).into_iter().flatten();
@@ -40,8 +41,8 @@ fn is_of(there: &GuestInterface, nic: &NicReport) -> bool {
     there.mac.parse() == Ok(nic.mac)
 }
 
-fn interface(nic: &NicReport, from_multus: bool, guest: Option<&GuestInterface>) -> Interface {
-    let sources = [("domain", true), ("guest-agent", guest.is_some()), ("multus-status", from_multus)].into_iter();
+fn interface(nic: &NicReport, in_domain: bool, from_multus: bool, guest: Option<&GuestInterface>) -> Interface {
+    let sources = [("domain", in_domain), ("guest-agent", guest.is_some()), ("multus-status", from_multus)].into_iter();
     let sources: Vec<_> = sources.filter(|(_, there)| *there).map(|(name, _)| name).collect();
     let addresses = addresses(nic, guest);
     Interface {

@@ -46,6 +46,7 @@ fn report(state: DomainState) -> VmiReport {
             agent_connected: false,
             volume_targets: vec![("root".to_owned(), "vda".to_owned()), ("a".to_owned(), "vdb".to_owned())],
             emulation: false,
+            nics: None,
         },
         nics: vec![
             nic("lan", "02:00:00:00:00:0a", "pod0123456789a", "192.0.2.7/24"),

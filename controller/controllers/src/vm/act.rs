@@ -60,6 +60,16 @@ pub(super) async fn act(
             context.vmis.wrote(&written.metadata.clone(), written);
             context.queues.vmis.add(key);
         }
+        Action::SetNics(nics) => {
+            let Some(vmi) = vmi else { return Ok(Done::Nothing) };
+            let change = json!({
+                "metadata": {"resourceVersion": vmi.metadata.resource_version},
+                "spec": {"domain": {"devices": {"interfaces": nics.interfaces}}, "networks": nics.networks},
+            });
+            let written: VirtualMachineInstance = api::patch(&context.client, &key, &change).await?;
+            context.vmis.wrote(&written.metadata.clone(), written);
+            context.queues.vmis.add(key);
+        }
         Action::ReleaseVm => {
             let change = finalizers(vm.metadata.resource_version.as_deref(), &without_ours(&vm.metadata));
             patch_vm(context, &key, &change).await?;
