@@ -177,7 +177,7 @@ async fn an_agent_that_restarts_changes_nothing() {
     let told = until_told(&fake, "a sync of the new agent", |seen| seen.syncs == 2).await;
     assert_eq!(sandbox.links(), links);
     let context = context(&sandbox);
-    let (_, steps) = wire::wire(&context.wiring, &context.state, &input(&sandbox)).await.unwrap();
+    let (_, steps) = wire::wire(&context.wiring, &context.state, &input(&sandbox), &[]).await.unwrap();
     assert!(steps.is_empty(), "the plan is not empty: {steps:?}");
     assert_eq!(told.sockets, 2);
     fake.order::<Result<(), String>>(&Order::SendDhcp { nic: 1, socket: 1 }).unwrap();
@@ -355,7 +355,7 @@ async fn nothing_is_touched_before_it_is_on_record() {
 async fn a_task_that_dies_half_way_is_finished_by_the_next() {
     let whole = two_nics();
     let context = patient(&whole);
-    wire::wire(&context.wiring, &context.state, &input(&whole)).await.unwrap();
+    wire::wire(&context.wiring, &context.state, &input(&whole), &[]).await.unwrap();
     let names = |sandbox: &TestSandbox| {
         let names = sandbox.links().into_iter().map(|link| link["ifname"].to_string());
         names.collect::<std::collections::BTreeSet<_>>()
