@@ -94,7 +94,7 @@ pub enum Response {
         vmi_uid: String,
     },
     /// The state of the domain.
-    Domain(DomainStatus),
+    Domain(Box<DomainStatus>),
     /// What the guest agent tells.
     Guest(Box<GuestInfo>),
     /// Done; nothing to tell.

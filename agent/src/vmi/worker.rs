@@ -10,7 +10,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use holdfast_agent_api::launcher::{DomainState, DomainStatus, Event, Failure, FailureClass, FinalState, Request};
+use holdfast_agent_api::launcher::{DomainState, Event, Failure, FailureClass, FinalState, Request};
 use holdfast_agent_api::launcher::{Response, Sync};
 use holdfast_api::kubevirt::VirtualMachineInstanceSpec;
 use holdfast_net::kernel::{Changes, Place, Wiring};
@@ -225,7 +225,7 @@ impl Worker {
                     // The guest did not let a NIC go when it was asked: it is asked again.
                     self.synced = None;
                 }
-                self.heard(Some(Event::Domain(status)));
+                self.heard(Some(Event::Domain(*status)));
             }
             Ok(_) => self.attach.failed(LauncherError::Unexpected { verb: "look at" }.failure(), &self.context),
             Err(error) => {
@@ -462,8 +462,9 @@ async fn unplugged(input: &VmiInput, leaving: Vec<String>, call: Duration) -> Ve
         return leaving;
     }
     match Launcher::of(input).call("look at", Request::Domain, Vec::new(), call).await {
-        Ok(Response::Domain(DomainStatus { nics: Some(there), .. })) => {
-            leaving.into_iter().filter(|nic| !there.contains(nic)).collect()
+        Ok(Response::Domain(status)) => {
+            let there = status.nics;
+            leaving.into_iter().filter(|nic| there.as_ref().is_some_and(|there| !there.contains(nic))).collect()
         }
         _ => Vec::new(),
     }

@@ -176,7 +176,7 @@ fn serve(stream: &UnixStream, shared: &Mutex<State>) {
                 if state.domain.state == DomainState::None {
                     state.set(DomainState::Running);
                 }
-                Response::Domain(state.domain.clone())
+                Response::Domain(Box::new(state.domain.clone()))
             }
             Request::Watch => {
                 frame::send(stream, &Event::Domain(state.domain.clone()), &[]).unwrap();
@@ -196,7 +196,7 @@ fn serve(stream: &UnixStream, shared: &Mutex<State>) {
                 state.set(DomainState::ShuttingDown);
                 Response::Done
             }
-            Request::Domain => Response::Domain(state.domain.clone()),
+            Request::Domain => Response::Domain(Box::new(state.domain.clone())),
             Request::Reset | Request::SoftReboot => Response::Done,
             Request::Guest => Response::Guest(Box::default()),
         };

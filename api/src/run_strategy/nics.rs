@@ -42,6 +42,19 @@ impl Nics {
     }
 }
 
+impl Nics {
+    /// Of these only which links are up: for where NICs join and leave a guest by a restart.
+    #[must_use]
+    pub fn links_only(mut self, spec: &VirtualMachineInstanceSpec) -> Self {
+        let present = &spec.domain.devices.interfaces;
+        self.interfaces.retain(|nic| present.iter().any(|there| there.name == nic.name));
+        for nic in self.interfaces.iter_mut().filter(|nic| is_absent(nic)) {
+            nic.state = present.iter().find(|there| there.name == nic.name).and_then(|there| there.state.clone());
+        }
+        Self { networks: spec.networks.clone(), ..self }
+    }
+}
+
 /// Whether a NIC is to go.
 pub fn is_absent(interface: &Interface) -> bool {
     interface.state.as_deref() == Some(ABSENT)

@@ -6,16 +6,17 @@ use crate::kubevirt::{Interface, Network, VirtualMachineInstanceSpec, VirtualMac
 /// Whether the template now differs from the one that the VMI was made from in anything that a
 /// running guest cannot be given: all but the number of sockets, the guest's memory, placement,
 /// hotplugged volumes with their disks, and those NICs that are plugged and unplugged. `vmi` is
-/// the spec of the VMI as it is.
+/// the spec of the VMI as it is; with `hot_plug`, NICs join and leave it while it runs.
 pub fn restart_required(
     started: &VirtualMachineInstanceTemplateSpec,
     now: &VirtualMachineInstanceTemplateSpec,
     vmi: &VirtualMachineInstanceSpec,
+    hot_plug: bool,
 ) -> bool {
     let (Some(started), Some(now)) = (&started.spec, &now.spec) else {
         return started.spec != now.spec;
     };
-    without_live(started) != without_live(now) || nics_need_restart(started, now, vmi)
+    without_live(started) != without_live(now) || nics_need_restart(started, now, vmi, hot_plug)
 }
 
 /// Whether a NIC of the guest is not in the template any more or is another there, or one is in the template that cannot
@@ -24,6 +25,7 @@ fn nics_need_restart(
     started: &VirtualMachineInstanceSpec,
     now: &VirtualMachineInstanceSpec,
     vmi: &VirtualMachineInstanceSpec,
+    hot_plug: bool,
 ) -> bool {
     let present: Vec<&Interface> = vmi.domain.devices.interfaces.iter().filter(|nic| !is_absent(nic)).collect();
     // The one that a VM without NICs gets is in no template.
@@ -40,7 +42,8 @@ fn nics_need_restart(
     let interfaces = &now.domain.devices.interfaces;
     let mut missing = interfaces.iter().filter(|nic| !is_absent(nic) && present.iter().all(|p| p.name != nic.name));
     present.iter().any(|nic| gone(nic) || changed(nic))
-        || missing.any(|nic| !is_pluggable(nic, &now.networks, &vmi.domain.devices))
+        || missing.any(|nic| !hot_plug || !is_pluggable(nic, &now.networks, &vmi.domain.devices))
+        || (!hot_plug && present.iter().any(|nic| interfaces.iter().any(|w| w.name == nic.name && is_absent(w))))
 }
 
 /// A NIC of a spec with its network, without what follows the template while it runs.

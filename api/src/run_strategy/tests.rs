@@ -204,7 +204,7 @@ fn a_vmi_that_was_deleted_before_it_ran_is_no_failure() {
 }
 
 fn status_of(vm: &VirtualMachine, vmi: Option<&VirtualMachineInstance>, now: Timestamp) -> VirtualMachineStatus {
-    vm_status(&Observed { vm, vmi, started: None, failure: None, now, jitter: 0.0 })
+    vm_status(&Observed { vm, vmi, started: None, hot_plug: true, failure: None, now, jitter: 0.0 })
 }
 
 fn condition(kind: &str, status: &str, reason: &str) -> Value {
@@ -277,8 +277,15 @@ fn a_stopped_vm_keeps_what_it_knew() {
 fn a_failed_controller_says_so_and_stops_saying_so() {
     let mut vm = vm("Always", json!({}));
     let failure = Failure { reason: "FailedCreate".to_owned(), message: "no room".to_owned() };
-    let mut observed =
-        Observed { vm: &vm.clone(), vmi: None, started: None, failure: Some(&failure), now: at(5), jitter: 0.0 };
+    let mut observed = Observed {
+        vm: &vm.clone(),
+        vmi: None,
+        started: None,
+        hot_plug: true,
+        failure: Some(&failure),
+        now: at(5),
+        jitter: 0.0,
+    };
     let status = vm_status(&observed);
     assert!(crate::status::is_true(&status.conditions, "Failure"));
     vm.status = Some(status);
@@ -312,7 +319,7 @@ fn template_changes_that_need_a_restart() {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         changed.pointer_mut(parent).unwrap()[key] = value;
         let changed = serde_json::from_value(changed).unwrap();
-        assert_eq!(restart_required(&started, &changed, &vmi), required, "{pointer}");
+        assert_eq!(restart_required(&started, &changed, &vmi, true), required, "{pointer}");
     }
 }
 
@@ -351,15 +358,17 @@ fn nics_that_join_a_guest_that_runs() {
         let started = VirtualMachineInstanceTemplateSpec { spec: Some(vmi.spec.clone()), ..Default::default() };
         let nics = live_nics(&vm, &vmi);
         assert_eq!(nics.is_some(), joins, "{nic}");
-        assert_eq!(restart_required(&started, &vm.spec.template, &vmi.spec), !joins, "{nic}");
+        assert_eq!(restart_required(&started, &vm.spec.template, &vmi.spec, true), !joins, "{nic}");
+        assert!(restart_required(&started, &vm.spec.template, &vmi.spec, false), "{nic}");
         if let Some(nics) = nics {
+            assert_eq!(nics.clone().links_only(&vmi.spec), Nics::of(&vmi.spec), "{nic}");
             assert_eq!((nics.interfaces.len(), nics.networks.len()), (2, 2));
             nics.put(&mut vmi.spec);
             assert_eq!(live_nics(&vm, &vmi), None, "{nic}");
-            assert!(!restart_required(&started, &vm.spec.template, &vmi.spec), "{nic}");
+            assert!(!restart_required(&started, &vm.spec.template, &vmi.spec, true), "{nic}");
             // Taken from the template without being unplugged first.
             let template = started.clone();
-            assert!(restart_required(&started, &template, &vmi.spec), "{nic}");
+            assert!(restart_required(&started, &template, &vmi.spec, true), "{nic}");
         }
     }
 }
@@ -383,6 +392,9 @@ fn nics_that_leave_a_guest_that_runs() {
     for wanted in ["down", "absent"] {
         state(&mut vm, Some(wanted));
         let nics = live_nics(&vm, &vmi).unwrap();
+        let links = nics.clone().links_only(&vmi.spec).interfaces;
+        assert_eq!(links[1].state.as_deref(), Some("down"), "that it shall go is not one of its links");
+        assert_eq!(restart_required(&started, &vm.spec.template, &vmi.spec, false), wanted == "absent");
         assert_eq!(nics.interfaces[1].state.as_deref(), Some(wanted));
         nics.put(&mut vmi.spec);
     }
@@ -400,7 +412,7 @@ fn nics_that_leave_a_guest_that_runs() {
     assert_eq!((vmi.spec.domain.devices.interfaces.len(), vmi.spec.networks.len()), (1, 1));
     state(&mut vm, Some("absent"));
     assert_eq!(live_nics(&vm, &vmi), None);
-    assert!(!restart_required(&started, &vm.spec.template, &vmi.spec));
+    assert!(!restart_required(&started, &vm.spec.template, &vmi.spec, true));
     assert_eq!(build_vmi(&vm, false).spec.domain.devices.interfaces.len(), 1);
     state(&mut vm, Some("up"));
     assert_eq!(live_nics(&vm, &vmi).unwrap().interfaces.len(), 2);
@@ -417,6 +429,7 @@ fn restart_required_comes_and_goes() {
             vm,
             vmi: Some(&running),
             started: Some(&started),
+            hot_plug: true,
             failure: None,
             now: at(1),
             jitter: 0.0,
@@ -585,8 +598,15 @@ fn other_addresses_need_a_restart() {
     ] {
         let (template, mut vmi) = (vm.spec.template.clone(), started.clone());
         vmi.status = vmi_status("Running");
-        let observed =
-            Observed { vm: &vm, vmi: Some(&vmi), started: Some(&template), failure: None, now: at(5), jitter: 0.0 };
+        let observed = Observed {
+            vm: &vm,
+            vmi: Some(&vmi),
+            started: Some(&template),
+            hot_plug: true,
+            failure: None,
+            now: at(5),
+            jitter: 0.0,
+        };
         let found = crate::status::is_true(&vm_status(&observed).conditions, "RestartRequired");
         assert_eq!(found, expected, "{vm:?}");
     }

@@ -23,6 +23,8 @@ pub struct Observed<'a> {
     pub vmi: Option<&'a VirtualMachineInstance>,
     /// The template that the VMI was made from, where that is known.
     pub started: Option<&'a VirtualMachineInstanceTemplateSpec>,
+    /// Whether NICs join and leave a guest that runs.
+    pub hot_plug: bool,
     /// Why the controller could not do what it decided, where it could not.
     pub failure: Option<&'a Failure>,
     /// The time.
@@ -173,7 +175,7 @@ fn set_restart_required(list: &mut Vec<VirtualMachineCondition>, observed: &Obse
     let Some(started) = observed.started else {
         return;
     };
-    let message = if restart_required(started, &observed.vm.spec.template, &vmi.spec) {
+    let message = if restart_required(started, &observed.vm.spec.template, &vmi.spec, observed.hot_plug) {
         Some("a non-live-updatable field was changed in the template spec".to_owned())
     } else {
         addresses::changed(observed.vm, vmi).map(|annotation| format!("annotation {annotation} was changed"))

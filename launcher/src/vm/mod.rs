@@ -217,7 +217,7 @@ impl Vm {
             Request::Sync(sync) => self.sync(&sync, sockets),
             Request::Domain => {
                 self.refresh();
-                Response::Domain(self.status.clone())
+                Response::Domain(Box::new(self.status.clone()))
             }
             Request::Guest => Response::Guest(Box::new(self.guest_info.clone())),
             Request::Shutdown { grace_seconds } => {

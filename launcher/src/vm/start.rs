@@ -18,7 +18,7 @@ impl Vm {
     /// Makes the domain what is described; of one that is there only the NICs change.
     pub(super) fn sync(&mut self, sync: &Sync, sockets: Vec<OwnedFd>) -> Response {
         if self.ended.is_some() {
-            return Response::Domain(self.status.clone());
+            return Response::Domain(Box::new(self.status.clone()));
         }
         let vmi: VirtualMachineInstance = match serde_json::from_value(sync.vmi.clone()) {
             Ok(vmi) => vmi,
@@ -40,7 +40,7 @@ impl Vm {
         self.refresh();
         // What was made of the description is not needed again.
         crate::allocator::trim();
-        Response::Domain(self.status.clone())
+        Response::Domain(Box::new(self.status.clone()))
     }
 
     /// Takes the descriptors of this `Sync` instead of those before: answers DHCP on the sockets, and keeps the macvtaps

@@ -134,7 +134,7 @@ impl Sandbox {
 
     pub fn domain(&self) -> DomainStatus {
         match self.ask(Request::Domain) {
-            Response::Domain(status) => status,
+            Response::Domain(status) => *status,
             other => panic!("{other:?}\n{}", self.log()),
         }
     }
@@ -152,7 +152,7 @@ impl Sandbox {
         match self.sync(vmi, nics) {
             Response::Domain(status) => {
                 assert_eq!(status.state, DomainState::Running, "{}", self.log());
-                status
+                *status
             }
             other => panic!("{other:?}\n{}", self.log()),
         }

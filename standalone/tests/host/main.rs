@@ -6,6 +6,7 @@ mod console;
 mod hotplug;
 mod kills;
 mod macvtap;
+mod masquerade;
 mod pings;
 mod world;
 

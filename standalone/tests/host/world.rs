@@ -187,8 +187,9 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// Starts holdfastd and waits until it answers.
+    /// Starts holdfastd, with the pod network of the file `pods.json` where there is one, and waits until it answers.
     pub fn start(&mut self) {
+        let pods = self.path("pods.json");
         let log = fs::OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap();
         let child = self
             .host
@@ -202,6 +203,7 @@ impl World {
             .arg("--ovsdb")
             .arg(self.path("ovs/db.sock"))
             .args(["--emulation", "always", "--quarantine", "1", "--node", "here"])
+            .args(pods.exists().then(|| format!("--pod-network={}", pods.display())))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

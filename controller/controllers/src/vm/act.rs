@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_api::defaults::{default_vmi, stable_identities};
 use holdfast_api::instancetype::Sizes;
 use holdfast_api::kubevirt::{VirtualMachine, VirtualMachineInstance};
-use holdfast_api::run_strategy::{Action, CONTROLLER_FINALIZER, build_vmi, revision_name};
+use holdfast_api::run_strategy::{Action, CONTROLLER_FINALIZER, Nics, build_vmi, revision_name};
 use holdfast_kubernetes::chain;
 use holdfast_kubernetes::events::EventType;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -62,9 +62,13 @@ pub(super) async fn act(
         }
         Action::SetNics(nics) => {
             let Some(vmi) = vmi else { return Ok(Done::Nothing) };
+            let nics = nics.clone().links_only(&vmi.spec);
+            if nics == Nics::of(&vmi.spec) {
+                return Ok(Done::Nothing);
+            }
             let change = json!({
                 "metadata": {"resourceVersion": vmi.metadata.resource_version},
-                "spec": {"domain": {"devices": {"interfaces": nics.interfaces}}, "networks": nics.networks},
+                "spec": {"domain": {"devices": {"interfaces": nics.interfaces}}},
             });
             let written: VirtualMachineInstance = api::patch(&context.client, &key, &change).await?;
             context.vmis.wrote(&written.metadata.clone(), written);

@@ -161,6 +161,7 @@ async fn write_status(context: &Context, key: &Key, failure: Option<&Failure>) -
         vm: &vm,
         vmi,
         started: started.as_deref(),
+        hot_plug: false,
         failure,
         now: Timestamp::now(),
         jitter: rand::rng().random_range(0.0..1.0),
