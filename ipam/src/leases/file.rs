@@ -6,7 +6,7 @@
 //! leave a file without its content, of which nobody was told. One process at a time holds the folder's lock. Any other
 //! file that cannot be read is a taken address.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Write};
@@ -22,11 +22,9 @@ use kube::core::ObjectMeta;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
+use super::table::{Key, Table};
 use super::{Lease, LeaseError, LeaseKind, LeaseStore};
 use crate::disk::{here, is_without_content};
-
-/// Which lease: its kind and its name.
-type Key = (LeaseKind, String);
 
 /// How many leases can be written at once.
 const WRITERS: usize = 32;
@@ -41,7 +39,7 @@ pub struct FileStore {
 struct Inner {
     root: PathBuf,
     /// Never held while the disk is waited for: every allocation looks here.
-    leases: Mutex<BTreeMap<Key, Lease>>,
+    leases: Mutex<Table>,
     /// Held by who changes or deletes a lease, from the look at it to the end; which one follows from its key.
     writers: [Mutex<()>; WRITERS],
     /// Last resourceVersion that was given out.
@@ -81,7 +79,7 @@ impl FileStore {
         let file = File::create(&path).map_err(|error| failed(&path, error))?;
         let lock =
             Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| OpenError::Locked(root.to_owned()))?;
-        let mut leases = BTreeMap::new();
+        let mut leases = Table::default();
         for kind in [LeaseKind::Ip, LeaseKind::Mac] {
             load(root, kind, &mut leases).map_err(|error| failed(root, error))?;
         }
@@ -98,7 +96,7 @@ impl FileStore {
     }
 }
 
-fn load(root: &Path, kind: LeaseKind, leases: &mut BTreeMap<(LeaseKind, String), Lease>) -> io::Result<()> {
+fn load(root: &Path, kind: LeaseKind, leases: &mut Table) -> io::Result<()> {
     for entry in fs::read_dir(root.join(kind.plural()))? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -109,7 +107,7 @@ fn load(root: &Path, kind: LeaseKind, leases: &mut BTreeMap<(LeaseKind, String),
             match fs::read(&path)
                 .and_then(|bytes| (!is_without_content(&bytes)).then(|| decode(kind, &bytes)).transpose())
             {
-                Ok(Some(lease)) => _ = leases.insert((kind, name.to_owned()), lease),
+                Ok(Some(lease)) => leases.insert((kind, name.to_owned()), lease),
                 Ok(None) => fs::remove_file(&path)?,
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "a lease cannot be read: its address stays taken")
@@ -156,8 +154,8 @@ impl Inner {
         self.writers[which].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leases(&self) -> MutexGuard<'_, BTreeMap<Key, Lease>> {
-        // Each critical section leaves the map whole, so a panic elsewhere does not spoil it.
+    fn leases(&self) -> MutexGuard<'_, Table> {
+        // Each critical section leaves it whole, so a panic elsewhere does not spoil it.
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -235,7 +233,7 @@ impl Inner {
             let mut leases = self.leases();
             let linked = fs::hard_link(&staged, self.path(&lease));
             match (&linked, leases.get(&key)) {
-                (Ok(()), _) => _ = leases.insert(key, lease.clone()),
+                (Ok(()), _) => leases.insert(key, lease.clone()),
                 (Err(_), Some(present)) => {
                     let _ = fs::remove_file(&staged);
                     return Err(LeaseError::Exists(Box::new(present.clone())));
@@ -320,8 +318,8 @@ impl LeaseStore for FileStore {
         segment: &'a str,
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<Vec<Lease>, LeaseError>> {
-        let mine = |lease: &&Lease| lease.kind() == kind && lease.segment() == segment && lease.claim().is(claim);
-        let leases = self.inner.leases().values().filter(mine).cloned().collect();
+        let mine = |lease: &&Lease| lease.kind() == kind && lease.segment() == segment;
+        let leases = self.inner.leases().of(claim).filter(mine).cloned().collect();
         std::future::ready(Ok(leases)).boxed()
     }
 

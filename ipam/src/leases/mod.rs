@@ -10,6 +10,7 @@ mod file;
 mod quarantine;
 mod refusal;
 mod status;
+mod table;
 mod usage;
 
 use std::fmt;

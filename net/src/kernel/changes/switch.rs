@@ -13,6 +13,10 @@ use crate::kernel::ovsdb::Ovs;
 /// Between two attempts to reach a bridge whose switch has ended: how long its ports may be without our flows.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// From a change of the database to the look at which bridges are to be followed: changes come in groups, and each look is
+/// at all ports.
+const GATHER: Duration = Duration::from_millis(50);
+
 /// Follows each bridge that has flows of ours.
 pub(super) async fn follow(ovs: Ovs, heard: Sender<Place>) {
     let mut version = ovs.version();
@@ -29,6 +33,7 @@ pub(super) async fn follow(ovs: Ovs, heard: Sender<Place>) {
         if version.changed().await.is_err() {
             return;
         }
+        tokio::time::sleep(GATHER).await;
     }
 }
 
