@@ -9,7 +9,7 @@ mod record;
 mod resync;
 mod scope;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ pub(crate) use resync::{drop_dead, resync_forever};
 
 /// How long an operation waits for another on the same key. Less than the plugin waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(45);
+
+/// How many of the attachments that came or went last are kept in mind.
+const MOST_TOUCHED: usize = 256;
 
 /// The attachments of this node.
 #[derive(Clone, Debug)]
@@ -51,6 +54,22 @@ struct State {
     held: BTreeSet<AttachmentId>,
     /// Asked to be removed, not yet done.
     doomed: BTreeSet<AttachmentId>,
+    /// How often an attachment has come or gone, and which the last ones were.
+    version: u64,
+    touched: VecDeque<Key>,
+}
+
+impl State {
+    fn touch(&mut self, key: Key) {
+        self.version += 1;
+        self.touched.truncate(MOST_TOUCHED - 1);
+        self.touched.push_front(key);
+    }
+
+    /// Whether nobody works on an attachment.
+    fn rests(&self, entry: &Entry) -> bool {
+        !self.busy.contains(&Work::Key(entry.record.key.clone()))
+    }
 }
 
 /// A record and what became of it.
@@ -215,15 +234,28 @@ impl Registry {
 
     /// The entries that nobody works on just now.
     pub fn entries_at_rest(&self) -> Vec<Entry> {
-        self.entries_at_rest_of(|_| true)
+        let state = self.state();
+        state.entries.values().filter(|entry| state.rests(entry)).cloned().collect()
     }
 
-    /// Those of them that are of interest.
-    pub fn entries_at_rest_of(&self, of_interest: impl Fn(&Record) -> bool) -> Vec<Entry> {
+    /// Those of them that have these keys.
+    pub fn entries_at_rest_of(&self, keys: &BTreeSet<&Key>) -> Vec<Entry> {
         let state = self.state();
-        let at_rest =
-            |entry: &&Entry| of_interest(&entry.record) && !state.busy.contains(&Work::Key(entry.record.key.clone()));
-        state.entries.values().filter(at_rest).cloned().collect()
+        let entries = keys.iter().filter_map(|key| state.entries.get(*key));
+        entries.filter(|entry| state.rests(entry)).cloned().collect()
+    }
+
+    /// The present version, and the attachments that came or went since another; none where that is too long ago to know.
+    pub fn touched_since(&self, version: u64) -> (u64, Option<BTreeSet<Key>>) {
+        let state = self.state();
+        let count = usize::try_from(state.version - version).unwrap_or(usize::MAX);
+        let known = count <= state.touched.len();
+        (state.version, known.then(|| state.touched.iter().take(count).cloned().collect()))
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> BTreeSet<Key> {
+        self.state().entries.keys().cloned().collect()
     }
 
     /// How many attachments were not as they shall be when they were last compared, and could not be mended.
@@ -264,7 +296,9 @@ impl Registry {
     pub fn put(&self, _hold: &Hold, record: Record) -> Result<(), DiskError> {
         here(|| self.inner.folder.write(&record))?;
         let entry = Entry::new(record);
-        self.state().entries.insert(entry.record.key.clone(), entry);
+        let mut state = self.state();
+        state.touch(entry.record.key.clone());
+        state.entries.insert(entry.record.key.clone(), entry);
         Ok(())
     }
 
@@ -276,6 +310,7 @@ impl Registry {
     pub fn drop_key(&self, _hold: &Hold, key: &Key, id: AttachmentId) -> Result<(), DiskError> {
         self.inner.folder.remove(key)?;
         let mut state = self.state();
+        state.touch(key.clone());
         let record = state.entries.remove(key).map(|entry| entry.record);
         let removal = match record {
             Some(Record { attachment, release, segment, claim, .. }) => {

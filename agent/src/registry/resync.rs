@@ -13,7 +13,7 @@ use holdfast_net::kernel::{Changes, Place};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::scope::Pods;
+use super::scope::Scope;
 use super::{Entry, Outcome, Registry};
 use crate::context::Context;
 use crate::repairs::Repair;
@@ -32,7 +32,7 @@ const RESTS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 /// Runs rounds until `stop`, the first one at once.
 pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: CancellationToken) {
     let mut soon = SOON;
-    let mut changes = context.wiring.changes();
+    let (mut changes, mut scope) = (context.wiring.changes(), Scope::default());
     loop {
         // The round sees what changed before it.
         changes.forget();
@@ -51,24 +51,29 @@ pub(crate) async fn resync_forever(context: Context, registry: Registry, stop: C
         soon = if converged { SOON } else { soon.saturating_mul(2) };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = heal(&context, &registry, &mut changes, Instant::now() + pause, soon) => {}
+            () = heal(&context, &registry, (&mut changes, &mut scope), Instant::now() + pause, soon) => {}
         }
     }
 }
 
 /// Compares the attachments that a change may concern when something changes, until the next round: at `end`, or `soon`
 /// after a comparison whose findings could not be mended.
-async fn heal(context: &Context, registry: &Registry, changes: &mut Changes, mut end: Instant, soon: Duration) {
-    let mut pods = Pods::default();
+async fn heal(
+    context: &Context,
+    registry: &Registry,
+    (changes, scope): (&mut Changes, &mut Scope),
+    mut end: Instant,
+    soon: Duration,
+) {
     while let Ok(place) = timeout_at(end, changes.next()).await {
         let mut places = BTreeSet::from([place]);
-        if pods.concerned(&context.wiring, registry, &places).await.is_empty() {
+        if scope.concerned(&context.wiring, registry, &places).await.is_empty() {
             continue;
         }
         sleep(GATHER).await;
         places.extend(changes.pending());
         let begin = Instant::now();
-        let entries = pods.concerned(&context.wiring, registry, &places).await;
+        let entries = scope.concerned(&context.wiring, registry, &places).await;
         let found = repair(context, registry, entries).await;
         if !found.all_mended {
             end = end.min(Instant::now() + soon);

@@ -1,19 +1,24 @@
 //! Which attachments a change may concern.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_net::attachment::host_ifname;
 use holdfast_net::kernel::{Place, Wiring};
 use holdfast_net::model::{Attachment, Backend};
 
-use super::{Entry, Key, Record, Registry};
-use crate::netns::NetnsId;
+use super::{Entry, Key, Registry};
 
-/// Where the pods' ends of the attachments are. What is known of a namespace holds for as long as it is there.
+/// Who is where. Kept beside the registry, for there are many changes and few that concern anybody.
 #[derive(Debug, Default)]
-pub(super) struct Pods(HashMap<Key, (NetnsId, Option<Place>)>);
+pub(super) struct Scope {
+    /// The registry's version that it is of.
+    version: Option<u64>,
+    /// Where each attachment is. What is known of a namespace holds for as long as it is there.
+    places: HashMap<Key, Vec<Place>>,
+    concerned: BTreeMap<Place, BTreeSet<Key>>,
+}
 
-impl Pods {
+impl Scope {
     /// The attachments, of those that nobody works on, that changes in these places may concern.
     pub(super) async fn concerned(
         &mut self,
@@ -24,42 +29,59 @@ impl Pods {
         if places.iter().any(|place| matches!(place, Place::Host | Place::Switch | Place::Anywhere)) {
             return registry.entries_at_rest();
         }
-        let known = |place: &Place| self.0.values().any(|(_, of)| of.as_ref() == Some(place));
-        if places.iter().any(|place| matches!(place, Place::Namespace(_)) && !known(place)) {
-            self.look(wiring, registry).await;
-        }
-        registry.entries_at_rest_of(|record| {
-            let pod = self.0.get(&record.key).filter(|(netns, _)| *netns == record.netns);
-            let in_pod = pod.and_then(|(_, place)| place.as_ref()).is_some_and(|place| places.contains(place));
-            in_pod || names(&record.attachment).into_iter().any(|name| places.contains(&name))
-        })
+        self.follow(wiring, registry).await;
+        let keys: BTreeSet<&Key> = places.iter().filter_map(|place| self.concerned.get(place)).flatten().collect();
+        if keys.is_empty() { Vec::new() } else { registry.entries_at_rest_of(&keys) }
     }
 
-    /// Finds out of those that are not known yet, and forgets those that are gone.
-    async fn look(&mut self, wiring: &Wiring, registry: &Registry) {
-        let entries = registry.entries();
-        let keys: BTreeSet<&Key> = entries.iter().map(|entry| &entry.record.key).collect();
-        self.0.retain(|key, _| keys.contains(key));
-        let is_new = |record: &&Record| self.0.get(&record.key).is_none_or(|(netns, _)| *netns != record.netns);
-        let new: Vec<&Record> = entries.iter().map(|entry| &entry.record).filter(is_new).collect();
-        if new.is_empty() {
+    /// Follows the registry.
+    async fn follow(&mut self, wiring: &Wiring, registry: &Registry) {
+        let since = self.version.map(|version| registry.touched_since(version));
+        let (version, touched) = match since {
+            Some((version, Some(touched))) => (version, touched),
+            _ => {
+                *self = Self::default();
+                (registry.touched_since(0).0, registry.keys())
+            }
+        };
+        if touched.is_empty() {
+            self.version = Some(version);
             return;
         }
-        let namespaces = new.iter().map(|record| record.attachment.netns.clone()).collect();
-        match wiring.places_of(namespaces).await {
-            Ok(places) => {
-                let known = new.into_iter().zip(places);
-                self.0.extend(known.map(|(record, place)| (record.key.clone(), (record.netns.clone(), place))));
-            }
+        let there: Vec<_> = touched.iter().filter_map(|key| registry.get(key)).map(|entry| entry.record).collect();
+        let namespaces = there.iter().map(|record| record.attachment.netns.clone()).collect();
+        let pods = match wiring.places_of(namespaces).await {
+            Ok(pods) => pods,
             Err(error) => {
-                tracing::warn!(error = crate::chain(&error), "changes in pods are found at the next round only");
+                tracing::warn!(error = crate::chain(&error), "changes of attachments are found at the next round only");
+                return;
+            }
+        };
+        touched.iter().for_each(|key| self.forget(key));
+        for (record, pod) in there.into_iter().zip(pods) {
+            let places: Vec<Place> = links(&record.attachment).into_iter().chain(pod).collect();
+            for place in &places {
+                self.concerned.entry(place.clone()).or_default().insert(record.key.clone());
+            }
+            self.places.insert(record.key, places);
+        }
+        self.version = Some(version);
+    }
+
+    fn forget(&mut self, key: &Key) {
+        for place in self.places.remove(key).into_iter().flatten() {
+            if let Some(keys) = self.concerned.get_mut(&place) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.concerned.remove(&place);
+                }
             }
         }
     }
 }
 
 /// The links of the host that an attachment depends on: its own end, and what that is a port of.
-fn names(attachment: &Attachment) -> Vec<Place> {
+fn links(attachment: &Attachment) -> Vec<Place> {
     let beneath = match &attachment.backend {
         Backend::Ovs { bridge, .. } => bridge.parse().ok(),
         Backend::LinuxBridge { bridge, .. } => Some(bridge.clone()),
