@@ -7,7 +7,7 @@ use crate::desired::{DesiredState, Link, LinkKind, Netns, OvsPort, Route, TxChec
 use crate::error::ErrorClass;
 use crate::mark::{Mark, OwnedTable};
 use crate::model::{Attachment, AttachmentId, Backend, BridgeGateway, IfName, MacAddr, Vlan};
-use crate::security::rules::elements;
+use crate::security::rules::{elements, tagged};
 use crate::table::{Chain, Family, Hook, Match, Rule, Table, Verdict};
 
 /// The smallest MTU of IPv4 (RFC 791), and the largest that a veth takes.
@@ -28,6 +28,9 @@ pub enum AttachmentError {
     /// A trunk of nothing.
     #[error("failed to accept vlan trunk: it has no tag")]
     EmptyTrunk,
+    /// Linux bridges have no such ports.
+    #[error("failed to accept vlan tunnel {0} on a Linux bridge: it is a mode of ports of Open vSwitch")]
+    Tunnel(u16),
 }
 
 impl AttachmentError {
@@ -58,17 +61,15 @@ pub fn validate(attachment: &Attachment) -> Result<(), AttachmentError> {
     if !MTU_RANGE.contains(&attachment.mtu) {
         return Err(AttachmentError::Mtu(attachment.mtu));
     }
-    let tags = match &attachment.backend {
-        Backend::Ovs { vlan: Vlan::Access(tag), .. } => vec![*tag],
-        Backend::Ovs { vlan: Vlan::Trunk { tags, native }, .. } => {
-            if tags.is_empty() {
-                return Err(AttachmentError::EmptyTrunk);
-            }
-            tags.iter().chain(native).copied().collect()
-        }
-        Backend::Ovs { vlan: Vlan::Untagged, .. } | Backend::LinuxBridge { .. } | Backend::Macvtap { .. } => Vec::new(),
+    let vlan = match &attachment.backend {
+        Backend::LinuxBridge { vlan: Vlan::Tunnel { outer, .. }, .. } => return Err(AttachmentError::Tunnel(*outer)),
+        Backend::Ovs { vlan, .. } | Backend::LinuxBridge { vlan, .. } => vlan,
+        Backend::Macvtap { .. } => &Vlan::Untagged,
     };
-    match tags.into_iter().find(|tag| !(1..=4094).contains(tag)) {
+    if matches!(vlan, Vlan::Trunk { tags, .. } if tags.is_empty()) {
+        return Err(AttachmentError::EmptyTrunk);
+    }
+    match vlan.ids().into_iter().find(|tag| !(1..=4094).contains(tag)) {
         Some(tag) => Err(AttachmentError::Vlan(tag)),
         None => Ok(()),
     }
@@ -107,10 +108,13 @@ pub fn desired(attachment: &Attachment) -> DesiredState {
             state.ovs_ports.insert(host_name.to_string(), port);
             Some(host_end)
         }
-        Backend::LinuxBridge { bridge, gateway } => {
+        Backend::LinuxBridge { bridge, vlan, gateway } => {
             host_end.master = Some(bridge.clone());
+            host_end.vlans = vlan.on_linux_bridge();
             if let Some(security) = security {
-                state.namespace(&Netns::Host).guard = elements(&host_name, security);
+                let guard = &mut state.namespace(&Netns::Host).guard;
+                guard.extend(elements(&host_name, security));
+                guard.extend(vlan.takes_tags().then(|| tagged(&host_name)));
             }
             if let Some(gateway) = gateway {
                 add_gateway(&mut state, bridge, gateway);
@@ -171,6 +175,7 @@ fn add_gateway(state: &mut DesiredState, bridge: &IfName, gateway: &BridgeGatewa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TunnelProtocol;
 
     fn attachment(backend: Backend) -> Attachment {
         Attachment {
@@ -197,6 +202,12 @@ mod tests {
         let trunk = |tags, native| on_ovs(Vlan::Trunk { tags, native });
         assert_eq!(validate(&trunk(Vec::new(), Some(1))), Err(AttachmentError::EmptyTrunk));
         assert_eq!(validate(&trunk(vec![1], Some(0))), Err(AttachmentError::Vlan(0)));
+        let tunnel = |outer, customers| Vlan::Tunnel { outer, customers, protocol: TunnelProtocol::default() };
+        assert_eq!(validate(&on_ovs(tunnel(100, vec![1, 4094]))), Ok(()));
+        assert_eq!(validate(&on_ovs(tunnel(100, vec![4095]))), Err(AttachmentError::Vlan(4095)));
+        let bridge = "br0".parse().unwrap();
+        let on_bridge = attachment(Backend::LinuxBridge { bridge, vlan: tunnel(100, Vec::new()), gateway: None });
+        assert_eq!(validate(&on_bridge), Err(AttachmentError::Tunnel(100)));
         let multicast = Attachment { mac: MacAddr([1, 0, 0, 0, 0, 0]), ..on_ovs(Vlan::Untagged) };
         assert_eq!(validate(&multicast), Err(AttachmentError::Mac(multicast.mac)));
         let tiny = Attachment { mtu: 67, ..on_ovs(Vlan::Untagged) };
@@ -207,7 +218,11 @@ mod tests {
     fn two_gateways_of_one_bridge_must_agree() {
         let with = |address: &str, container: &str| {
             let gateway = BridgeGateway { addresses: vec![address.parse().unwrap()], masquerade: true };
-            let backend = Backend::LinuxBridge { bridge: "hf-pod0".parse().unwrap(), gateway: Some(gateway) };
+            let backend = Backend::LinuxBridge {
+                bridge: "hf-pod0".parse().unwrap(),
+                vlan: Vlan::Untagged,
+                gateway: Some(gateway),
+            };
             let id = AttachmentId { container_id: container.to_owned(), ifname: "eth0".parse().unwrap() };
             desired(&Attachment { id, netns: container.into(), ..attachment(backend) })
         };

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 use crate::mark::{Mark, OwnedTable};
-use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, PortSecurity, StaticRoute, Vlan};
+use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, PortSecurity, PortVlans, StaticRoute, Vlan};
 use crate::security::rules::Element;
 use crate::table::Table;
 
@@ -73,6 +73,8 @@ pub struct Link {
     pub master: Option<IfName>,
     /// How it behaves as a port of that bridge.
     pub port: PortFlags,
+    /// The VLANs that it is a member of as a port of that bridge; none: whatever they are.
+    pub vlans: Option<PortVlans>,
     /// Its addresses, IPv6 link-local ones left out; none: whatever they are.
     pub addresses: Option<BTreeSet<IpNetwork>>,
     /// Our routes through it (routes of others are left alone); none: whatever they are.
@@ -318,6 +320,7 @@ impl Link {
             up: None,
             master: None,
             port: PortFlags::default(),
+            vlans: None,
             addresses: None,
             routes: None,
             neighbours: None,
@@ -327,7 +330,7 @@ impl Link {
 
     /// This link with what its adopter says of it on top.
     fn adopted_as(self, adopter: Self) -> Self {
-        let Self { kind: _, mac, mtu, up, master, port, addresses, routes, neighbours, tx_checksum } = adopter;
+        let Self { kind: _, mac, mtu, up, master, port, vlans, addresses, routes, neighbours, tx_checksum } = adopter;
         Self {
             kind: self.kind,
             mac: mac.or(self.mac),
@@ -339,6 +342,7 @@ impl Link {
                 isolated: port.isolated.or(self.port.isolated),
                 hairpin: port.hairpin.or(self.port.hairpin),
             },
+            vlans: vlans.or(self.vlans),
             addresses: addresses.or(self.addresses),
             routes: routes.or(self.routes),
             neighbours: neighbours.or(self.neighbours),

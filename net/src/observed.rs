@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use crate::desired::{Netns, Route, Tap};
 use crate::mark::{LinkMark, OwnedLink, OwnedTable};
-use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, Vlan};
+use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, PortVlans, Vlan};
 use crate::security::rules::Element;
 use crate::table::ObservedTable;
 
@@ -63,6 +63,8 @@ pub struct ObservedLink {
     pub master: Option<Master>,
     /// How it behaves as a port of a bridge.
     pub port: Option<ObservedPortFlags>,
+    /// The VLANs that it is a member of as a port of a bridge; none where that was not asked for.
+    pub vlans: Option<PortVlans>,
     /// Addresses, IPv6 link-local ones left out.
     pub addresses: BTreeSet<IpNetwork>,
     /// Routes through it with our protocol number.
@@ -94,6 +96,8 @@ pub enum ObservedKind {
     Bridge {
         /// How many ports it has.
         ports: usize,
+        /// Whether it keeps VLANs apart.
+        vlan_filtering: bool,
     },
     /// A tap.
     Tap(Tap),
@@ -128,6 +132,8 @@ pub struct ObservedOvs {
     pub bridges: BTreeMap<String, ObservedBridge>,
     /// Ports in scope, by name.
     pub ports: BTreeMap<String, ObservedPort>,
+    /// Whether it looks at two VLAN tags of a frame; where nobody told it, it looks at one.
+    pub two_tags: bool,
 }
 
 /// An OVS bridge.

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 
 use crate::desired::{Netns, OvsPort, PortFlags, Route, Tap};
 use crate::mark::{Mark, OwnedLink, OwnedPort, OwnedTable};
-use crate::model::{IfName, MacAddr, MacvlanMode};
+use crate::model::{IfName, MacAddr, MacvlanMode, PortVlans};
 use crate::security::flows::Flow;
 use crate::security::rules::Element;
 use crate::table::Table;
@@ -170,6 +170,15 @@ pub enum Op {
         /// What to set.
         flags: PortFlags,
     },
+    /// Brings the VLANs of a bridge port to these and no others.
+    SetPortVlans {
+        /// Where.
+        netns: Netns,
+        /// Which link.
+        link: IfName,
+        /// The VLANs.
+        vlans: PortVlans,
+    },
     /// Sets a kernel setting.
     SetSysctl {
         /// Where.
@@ -313,6 +322,7 @@ impl Op {
             | Self::ClearMaster { netns, .. }
             | Self::SetMaster { netns, .. }
             | Self::SetPortFlags { netns, .. }
+            | Self::SetPortVlans { netns, .. }
             | Self::SetSysctl { netns, .. }
             | Self::SetUp { netns, .. }
             | Self::AddAddress { netns, .. }
@@ -381,6 +391,15 @@ impl fmt::Display for Op {
                 write!(f, "set {link} port")?;
                 for (name, value) in flags.named() {
                     write!(f, " {name} {}", on_off(value))?;
+                }
+                write!(f, " in {netns}")
+            }
+            Self::SetPortVlans { netns, link, vlans } => {
+                write!(f, "set {link} vlan")?;
+                for (id, flags) in vlans {
+                    write!(f, " {id}")?;
+                    f.write_str(if flags.pvid { " pvid" } else { "" })?;
+                    f.write_str(if flags.untagged { " untagged" } else { "" })?;
                 }
                 write!(f, " in {netns}")
             }

@@ -59,9 +59,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (networks, networks_seen) = watch::channel(Arc::default());
     publish_networks(&store, &networks);
     let pods = Pods::default();
+    // As on a cluster, where the kubelet says it.
+    let own_name = ("kubernetes.io/hostname".to_owned(), node.clone());
+    let labels: BTreeMap<_, _> = [own_name].into_iter().chain(options.node_labels.iter().cloned()).collect();
     let agent_options = AgentOptions {
         node: node.clone(),
-        node_labels: options.node_labels.iter().cloned().collect(),
+        node_labels: labels.clone(),
         state: options.state.clone(),
         run: options.run.clone(),
         ovsdb: Some(options.ovsdb.clone()),
@@ -73,7 +76,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let paths = std::iter::once(own_folder).chain(options.cni_bin_path.iter().cloned()).collect();
     let host = Arc::new(Host {
         node,
-        node_labels: options.node_labels.iter().cloned().collect(),
+        node_labels: labels,
         manifests: options.manifests.clone(),
         state: options.state.clone(),
         run: options.run.clone(),

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use holdfast_agent_api::cni::code;
 use holdfast_api::lease::Claim;
 use holdfast_net::kernel::WiringError;
-use holdfast_net::model::{Attachment, Backend, IfName, MacAddr, StaticRoute};
+use holdfast_net::model::{Attachment, Backend, MacAddr, StaticRoute};
 use holdfast_net::plan::PlanError;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
@@ -20,14 +20,11 @@ use super::call::{Call, Target};
 use super::result::{CniResult, Dns, Interface, Ip, Route};
 use super::{Done, Fault};
 use crate::context::Context;
-use crate::netns::{NetnsId, link_mtu};
+use crate::netns::NetnsId;
 use crate::registry::{Entry, Hold, Key, Outcome, Record, Registry};
 use crate::workloads::VmNic;
 use holdfast_ipam::leases::{NODE_LABEL, Request, reserve};
 use holdfast_ipam::network::{NetworkConfig, routes};
-
-/// MTU where neither the network nor a link of the node tells one.
-const DEFAULT_MTU: u32 = 1500;
 
 pub(super) async fn add(context: &Context, registry: &Registry, call: &Call) -> Result<Done, Fault> {
     let record = attach(context, registry, call).await?;
@@ -121,7 +118,7 @@ async fn prepare(
     netns: NetnsId,
 ) -> Result<Record, Fault> {
     let (target, network) = (call.target()?, &call.network);
-    let mtu = mtu(network)?;
+    let mtu = super::mtu::settle(context, network).await?;
     context.workloads.settled(&target.pod).await;
     let nic = context.workloads.vm_nic(&target.pod, &target.key.ifname)?;
     let claim = nic.as_ref().map_or_else(|| pod_claim(target), |nic| nic.claim.clone());
@@ -221,43 +218,6 @@ fn check_asked<'a>(call: &Call, nic: &'a VmNic) -> Result<&'a VmNic, Fault> {
 fn silent_mac(guest: MacAddr) -> Result<MacAddr, Fault> {
     let mac = holdfast_api::pool::mac_candidates(&format!("pod interface of {guest}")).find_map(|mac| mac.parse().ok());
     mac.ok_or_else(|| Fault::new(code::INTERNAL, "failed to make an Ethernet address", ""))
-}
-
-/// The network's MTU, within what its uplink carries; else that of the uplink, of the bridge, or the default.
-fn mtu(network: &NetworkConfig) -> Result<u32, Fault> {
-    let of = |name: &IfName| {
-        link_mtu(name)
-            .map_err(|error| Fault::new(code::IO, format!("failed to read the MTU of `{name}`"), error.to_string()))
-    };
-    let uplink = match &network.uplink {
-        None => None,
-        Some(name) => {
-            let parsed: Option<IfName> = name.parse().ok();
-            let mtu = parsed.as_ref().map(of).transpose()?.flatten();
-            Some(mtu.ok_or_else(|| {
-                Fault::new(
-                    code::NODE,
-                    format!("uplink `{name}` of network `{}` is not on this node", network.addressing.name),
-                    "",
-                )
-            })?)
-        }
-    };
-    match (network.mtu, uplink) {
-        (Some(mtu), Some(most)) if mtu > most => {
-            let msg = format!("`mtu` of network `{}` is {mtu}, but its uplink carries {most}", network.addressing.name);
-            Err(Fault::new(code::CONFIG, msg, "lower `mtu`, or raise that of the uplink"))
-        }
-        (Some(mtu), _) | (None, Some(mtu)) => Ok(mtu),
-        (None, None) => {
-            let bridge = match &network.backend {
-                Backend::Ovs { bridge, .. } => bridge.parse().ok(),
-                Backend::LinuxBridge { bridge, .. } => Some(bridge.clone()),
-                Backend::Macvtap { uplink, .. } => Some(uplink.clone()),
-            };
-            Ok(bridge.as_ref().map(of).transpose()?.flatten().unwrap_or(DEFAULT_MTU))
-        }
-    }
 }
 
 /// Routes of a plain pod: what its subnets say, and the default ones where this is its main network.

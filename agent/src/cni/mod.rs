@@ -10,6 +10,7 @@ mod chain;
 mod del;
 mod fault;
 mod inspect;
+mod mtu;
 pub mod result;
 mod undo;
 

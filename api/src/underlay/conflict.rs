@@ -52,7 +52,11 @@ fn links(spec: &UnderlayNetworkSpec) -> BTreeSet<&str> {
 /// The VLANs on the wire; `None` is untagged.
 fn vlans(spec: &UnderlayNetworkSpec) -> BTreeSet<Option<u16>> {
     let Some(vlan) = &spec.vlan else { return [None].into() };
-    vlan.trunk.iter().chain(&vlan.access).chain(&vlan.native).map(|id| Some(*id)).collect()
+    // Of a tunnel, what the guests tag themselves is not on the wire.
+    match vlan.tunnel {
+        Some(id) => [Some(id)].into(),
+        None => vlan.trunk.iter().chain(&vlan.access).chain(&vlan.native).map(|id| Some(*id)).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,8 @@ pub struct UnderlayNetworkSpec {
     /// VLAN of the VMs' ports; untagged where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<Vlan>,
-    /// MTU that guests are told to use, 68 to 65535; that of the bridge where not given.
+    /// MTU that guests are told to use, 68 to 65535, and no more than the uplink has and the ports
+    /// that others put on the bridge; the smallest of those, or that of the bridge, where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 68, max = 65535))]
     pub mtu: Option<u32>,
@@ -102,15 +103,30 @@ impl UnderlayNetworkSpec {
         self.segment.as_deref().unwrap_or(network)
     }
 
-    /// Bridge and uplink on a node with these labels.
-    pub fn on_node(&self, labels: &BTreeMap<String, String>) -> (Option<&str>, Option<&str>) {
+    /// What of it can differ by node, on a node with these labels.
+    pub fn on_node(&self, labels: &BTreeMap<String, String>) -> OnNode<'_> {
         let node =
             self.nodes.iter().find(|node| node.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value)));
-        (
-            node.and_then(|node| node.bridge.as_deref()).or(self.bridge.as_deref()),
-            node.and_then(|node| node.uplink.as_deref()).or(self.uplink.as_deref()),
-        )
+        OnNode {
+            bridge: node.and_then(|node| node.bridge.as_deref()).or(self.bridge.as_deref()),
+            uplink: node.and_then(|node| node.uplink.as_deref()).or(self.uplink.as_deref()),
+            mtu: node.and_then(|node| node.mtu).or(self.mtu),
+            datapath: node.and_then(|node| node.datapath).unwrap_or(self.datapath),
+        }
     }
+}
+
+/// What of an underlay network can differ by node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnNode<'a> {
+    /// Bridge.
+    pub bridge: Option<&'a str>,
+    /// Uplink.
+    pub uplink: Option<&'a str>,
+    /// MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Data path of an `ovs` bridge.
+    pub datapath: Datapath,
 }
 
 /// What carries an underlay network on a node.
@@ -147,7 +163,7 @@ pub enum Datapath {
     Netdev,
 }
 
-/// Bridge and uplink on the nodes that a selector matches.
+/// What is different on the nodes that a selector matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeOverride {
@@ -159,10 +175,17 @@ pub struct NodeOverride {
     /// Uplink on these nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<String>,
+    /// MTU on these nodes, 68 to 65535. What has a larger one elsewhere does not reach a guest here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 68, max = 65535))]
+    pub mtu: Option<u32>,
+    /// Data path of the `ovs` bridge on these nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datapath: Option<Datapath>,
 }
 
 /// VLANs of a port: either one that the guest does not see (`access`), or several that it sees
-/// tagged (`trunk`).
+/// tagged (`trunk`), or one that carries whatever the guest tags (`tunnel`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Vlan {
@@ -170,7 +193,8 @@ pub struct Vlan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4094))]
     pub access: Option<u16>,
-    /// VLAN ids that the guest may send and receive tagged, each 1 to 4094. Excludes `access`.
+    /// VLAN ids that the guest may send and receive tagged, each 1 to 4094. Excludes `access`. With
+    /// `tunnel`, the VLANs of the guest's own that pass, and nothing untagged then does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(range(min = 1, max = 4094)), extend("x-kubernetes-list-type" = "set"))]
     pub trunk: Vec<u16>,
@@ -178,6 +202,26 @@ pub struct Vlan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4094))]
     pub native: Option<u16>,
+    /// VLAN id, 1 to 4094, inside of which all that the guest sends travels, with the tags that the
+    /// guest gave it (QinQ, IEEE 802.1ad). For the backend `ovs`; Open vSwitch must be told to look at
+    /// two tags (`other_config:vlan-limit` of 2). Excludes `access` and `native`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4094))]
+    pub tunnel: Option<u16>,
+    /// Ethernet type of a tunnel's own tag: `802.1ad` (0x88a8; the default) or `802.1q` (0x8100).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_protocol: Option<TunnelProtocol>,
+}
+
+/// Ethernet type of the outer one of two VLAN tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TunnelProtocol {
+    /// 0x88a8.
+    #[serde(rename = "802.1ad")]
+    Ieee8021ad,
+    /// 0x8100.
+    #[serde(rename = "802.1q")]
+    Ieee8021q,
 }
 
 /// One IP subnet, and which of its addresses VMs may get.

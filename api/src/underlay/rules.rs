@@ -44,9 +44,9 @@ pub fn unserved(spec: &UnderlayNetworkSpec) -> impl Iterator<Item = (&'static st
         ),
         (!macvtap && spec.mode.is_some(), "mode", "is for the backend `macvtap` only"),
         (
-            spec.backend == Backend::LinuxBridge && spec.vlan.is_some(),
-            "vlan",
-            "is served on the backend `ovs` only: give a bridge whose uplink is in the VLAN",
+            spec.backend == Backend::LinuxBridge && spec.vlan.as_ref().is_some_and(|vlan| vlan.tunnel.is_some()),
+            "vlan.tunnel",
+            "is served on the backend `ovs` only: ports of a Linux bridge cannot put a tag around others",
         ),
     ]
     .into_iter()
@@ -62,17 +62,9 @@ pub fn problems_of(name: &str, spec: &UnderlayNetworkSpec, at: &str) -> Vec<Stat
     if let Some(vlan) = &spec.vlan {
         vlans(vlan, &mut found);
     }
-    if let Some(mtu) = spec.mtu
-        && !(68..=65535).contains(&mtu)
-    {
-        found.add("mtu", format!("`{mtu}` is not from 68 to 65535"));
-    } else if let Some(mtu) = spec.mtu.filter(|mtu| *mtu < MTU_OF_IPV6)
-        && let Some(subnet) = spec.subnets.iter().find(|subnet| subnet.cidr.is_ipv6())
-    {
-        found.add("mtu", format!("`{mtu}` is too small for IPv6 (`{}`): from {MTU_OF_IPV6} on is valid", subnet.cidr));
-    }
-    if spec.datapath == Datapath::Netdev && spec.backend != Backend::Ovs {
-        found.add("datapath", "`netdev` is for the backend `ovs` only".to_owned());
+    node_settings("", spec, spec.mtu, spec.datapath, &mut found);
+    for (index, node) in spec.nodes.iter().enumerate() {
+        node_settings(&format!("nodes[{index}]."), spec, node.mtu, node.datapath.unwrap_or_default(), &mut found);
     }
     for (index, subnet) in spec.subnets.iter().enumerate() {
         subnets(&format!("subnets[{index}]"), subnet, &mut found);
@@ -112,6 +104,23 @@ impl Found {
             message: Some(message),
             reason: Some("FieldValueInvalid".to_owned()),
         });
+    }
+}
+
+/// MTU and data path, of all nodes or of those of an entry of `nodes`.
+fn node_settings(at: &str, spec: &UnderlayNetworkSpec, mtu: Option<u32>, datapath: Datapath, found: &mut Found) {
+    if let Some(mtu) = mtu
+        && !(68..=65535).contains(&mtu)
+    {
+        found.add(format!("{at}mtu"), format!("`{mtu}` is not from 68 to 65535"));
+    } else if let Some(mtu) = mtu.filter(|mtu| *mtu < MTU_OF_IPV6)
+        && let Some(subnet) = spec.subnets.iter().find(|subnet| subnet.cidr.is_ipv6())
+    {
+        let message = format!("`{mtu}` is too small for IPv6 (`{}`): from {MTU_OF_IPV6} on is valid", subnet.cidr);
+        found.add(format!("{at}mtu"), message);
+    }
+    if datapath == Datapath::Netdev && spec.backend != Backend::Ovs {
+        found.add(format!("{at}datapath"), "`netdev` is for the backend `ovs` only".to_owned());
     }
 }
 
@@ -169,16 +178,27 @@ fn links(spec: &UnderlayNetworkSpec, found: &mut Found) {
 }
 
 fn vlans(vlan: &Vlan, found: &mut Found) {
-    let ids = [("access", vlan.access), ("native", vlan.native)]
+    let ids = [("access", vlan.access), ("native", vlan.native), ("tunnel", vlan.tunnel)]
         .into_iter()
         .filter_map(|(field, id)| Some((field, id?)))
         .chain(vlan.trunk.iter().map(|id| ("trunk", *id)));
     for (field, id) in ids.filter(|(_, id)| !(1..=4094).contains(id)) {
         found.add(format!("vlan.{field}"), format!("`{id}` is no VLAN id: 1 to 4094 are"));
     }
+    if vlan.tunnel.is_some() {
+        for (field, given) in [("access", vlan.access), ("native", vlan.native)] {
+            if let Some(id) = given {
+                found.add(format!("vlan.{field}"), format!("`{id}`: {field} and tunnel exclude each other"));
+            }
+        }
+        return;
+    }
+    if vlan.tunnel_protocol.is_some() {
+        found.add("vlan.tunnelProtocol", "is of a tunnel: give `tunnel`, the VLAN of its own tag".to_owned());
+    }
     match (vlan.access, vlan.trunk.is_empty()) {
         (Some(_), false) => found.add("vlan", "access and trunk exclude each other".to_owned()),
-        (None, true) => found.add("vlan", "either access or trunk is needed".to_owned()),
+        (None, true) => found.add("vlan", "either access, trunk or tunnel is needed".to_owned()),
         _ => {}
     }
     if vlan.native.is_some() && vlan.trunk.is_empty() {
@@ -247,8 +267,34 @@ mod tests {
             (json!({"backend": "ovs", "bridge": "b", "vlan": {"access": 4095}}), "spec.vlan.access", "`4095`"),
             (json!({"backend": "ovs", "bridge": "b", "vlan": {"access": 1, "trunk": [2]}}), "spec.vlan", "exclude"),
             (json!({"backend": "ovs", "bridge": "b", "vlan": {}}), "spec.vlan", "is needed"),
+            (
+                json!({"backend": "linux-bridge", "bridge": "b", "vlan": {"tunnel": 100}}),
+                "spec.vlan.tunnel",
+                "`ovs` only",
+            ),
+            (
+                json!({"backend": "ovs", "bridge": "b", "vlan": {"tunnel": 100, "native": 7}}),
+                "spec.vlan.native",
+                "`7`: native and tunnel exclude each other",
+            ),
+            (json!({"backend": "ovs", "bridge": "b", "vlan": {"tunnel": 4095}}), "spec.vlan.tunnel", "`4095`"),
+            (
+                json!({"backend": "ovs", "bridge": "b", "vlan": {"access": 5, "tunnelProtocol": "802.1q"}}),
+                "spec.vlan.tunnelProtocol",
+                "give `tunnel`",
+            ),
             (json!({"backend": "ovs", "bridge": "b", "vlan": {"access": 1, "native": 2}}), "spec.vlan.native", "trunk"),
             (json!({"backend": "ovs", "bridge": "b", "mtu": 10}), "spec.mtu", "`10`"),
+            (
+                json!({"backend": "ovs", "bridge": "b", "nodes": [{"nodeSelector": {}, "mtu": 10}]}),
+                "spec.nodes[0].mtu",
+                "`10`",
+            ),
+            (
+                json!({"backend": "linux-bridge", "bridge": "b", "nodes": [{"nodeSelector": {}, "datapath": "netdev"}]}),
+                "spec.nodes[0].datapath",
+                "`ovs`",
+            ),
             (json!({"backend": "linux-bridge", "bridge": "b", "datapath": "netdev"}), "spec.datapath", "`ovs`"),
             (subnet(json!({"cidr": "192.0.2.7/24"})), "spec.subnets[0].cidr", "`192.0.2.0/24` has none"),
             (subnet(json!({"gateway": "192.0.3.1"})), "spec.subnets[0].gateway", "`192.0.3.1` is not in"),

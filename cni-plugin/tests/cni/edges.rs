@@ -108,6 +108,8 @@ fn wrong_calls_are_refused_by_name() {
         (good.with("bridge", json!("no-such-br")), 102, "no-such-br"),
         (good.with("brigde", json!("br0")), 7, "brigde"),
         (good.with("mtu", json!(1)), 7, "mtu"),
+        (good.with("vlan", json!({"access": 5})), 102, "`ip link set br0 type bridge vlan_filtering 1`"),
+        (good.with("vlan", json!({"tunnel": 5})), 2, "vlan.tunnel"),
         (good.with("ipam", json!({"type": "host-local"})), 2, "ipam"),
         (good.with("backend", json!("macvtap")), 2, "portSecurity"),
         (good.with("capabilities", json!({"portMappings": true})), 2, "portMappings"),

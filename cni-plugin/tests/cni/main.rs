@@ -25,7 +25,7 @@
 //! - Replaced while it runs: `again::the_plugin_is_replaced_while_it_runs`.
 //! - A full pool: `edges::a_full_pool_fails_add_and_not_status`.
 //! - Fifty containers at once, and in disorder: `load`.
-//! - Changed behind our back: `healing`.
+//! - Larger than the wire: `mtu`. Changed behind our back: `healing`.
 //! - In lists, before and behind the reference plugins: `chained`, `annotated`. Its results: `result`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -39,6 +39,7 @@ mod edges;
 mod healing;
 mod host;
 mod load;
+mod mtu;
 mod ovs;
 mod plugin;
 mod reference;

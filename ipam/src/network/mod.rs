@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_api::underlay::{
-    AddressPair, Backend as BackendKind, Datapath, Dhcp, MacvtapMode, Subnet, UnderlayNetwork, UnderlayNetworkSpec,
-    conflict,
+    AddressPair, Backend as BackendKind, Datapath, Dhcp, MacvtapMode, OnNode, Subnet, TunnelProtocol as TunnelTag,
+    UnderlayNetwork, UnderlayNetworkSpec, conflict,
 };
-use holdfast_net::model::{Backend, BridgeGateway, Delivery, IfName, MacvlanMode, StaticRoute, Vlan};
+use holdfast_net::model::{Backend, BridgeGateway, Delivery, IfName, MacvlanMode, StaticRoute, TunnelProtocol, Vlan};
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 
@@ -140,7 +140,7 @@ impl NetConf {
     ) -> Result<NetworkConfig, NetworkError> {
         let addressing = self.addressing(underlay)?;
         let spec = self.spec(underlay)?;
-        let (bridge, uplink) = spec.on_node(node_labels);
+        let OnNode { bridge, uplink, mtu, datapath } = spec.on_node(node_labels);
         let field = if bridge == spec.bridge.as_deref() { "bridge" } else { "nodes[].bridge" };
         let bridge_field = match &self.network {
             Some(name) => format!("`spec.{field}` of UnderlayNetwork `{name}`"),
@@ -151,8 +151,8 @@ impl NetConf {
             bridge_field,
             backend: backend(spec, bridge, uplink, self.bridge_gateway.as_ref())?,
             uplink: uplink.map(str::to_owned),
-            mtu: spec.mtu,
-            datapath: spec.datapath,
+            mtu,
+            datapath,
             default_route: self.default_route,
             port_security: spec.port_security.unwrap_or(true),
         })
@@ -230,7 +230,7 @@ fn wire(spec: &UnderlayNetworkSpec) -> String {
     };
     let bridges: BTreeSet<&str> = links.into_iter().flatten().map(String::as_str).collect();
     let Some(bridge) = bridges.first().filter(|_| bridges.len() == 1) else { return String::new() };
-    match spec.vlan.as_ref().and_then(|vlan| vlan.access) {
+    match spec.vlan.as_ref().and_then(|vlan| vlan.access.or(vlan.tunnel)) {
         Some(id) => format!("{bridge}.vlan{id}"),
         None => (*bridge).to_owned(),
     }
@@ -256,8 +256,12 @@ fn backend(
             Err(NetworkError::unsupported("bridgeGateway", "needs the backend `linux-bridge`"))
         }
         BackendKind::Ovs => Ok(Backend::Ovs { bridge: ifname()?.into(), vlan: vlan(spec) }),
+        BackendKind::LinuxBridge if gateway.is_some() && spec.vlan.is_some() => {
+            Err(NetworkError::unsupported("bridgeGateway", "is not of a VLAN: leave `vlan` out"))
+        }
         BackendKind::LinuxBridge => {
-            Ok(Backend::LinuxBridge { bridge: ifname()?, gateway: gateway.map(|conf| bridge_gateway(spec, conf)) })
+            let gateway = gateway.map(|conf| bridge_gateway(spec, conf));
+            Ok(Backend::LinuxBridge { bridge: ifname()?, vlan: vlan(spec), gateway })
         }
         BackendKind::Macvtap => macvtap(spec, uplink, gateway),
     }
@@ -285,9 +289,16 @@ fn macvtap(
 fn vlan(spec: &UnderlayNetworkSpec) -> Vlan {
     match &spec.vlan {
         None => Vlan::Untagged,
-        Some(vlan) => match vlan.access {
-            Some(id) => Vlan::Access(id),
-            None => Vlan::Trunk { tags: vlan.trunk.clone(), native: vlan.native },
+        Some(vlan) => match (vlan.access, vlan.tunnel) {
+            (_, Some(outer)) => {
+                let protocol = match vlan.tunnel_protocol {
+                    None | Some(TunnelTag::Ieee8021ad) => TunnelProtocol::Ieee8021ad,
+                    Some(TunnelTag::Ieee8021q) => TunnelProtocol::Ieee8021q,
+                };
+                Vlan::Tunnel { outer, customers: vlan.trunk.clone(), protocol }
+            }
+            (Some(id), None) => Vlan::Access(id),
+            (None, None) => Vlan::Trunk { tags: vlan.trunk.clone(), native: vlan.native },
         },
     }
 }

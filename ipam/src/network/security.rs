@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use holdfast_api::underlay::{AddressPair, pairs_refusal};
-use holdfast_net::model::{Backend, MacAddr, PortSecurity, Vlan};
+use holdfast_net::model::{Backend, MacAddr, PortSecurity};
 use ipnetwork::IpNetwork;
 
 use super::{Addressing, NetworkConfig};
@@ -36,7 +36,10 @@ impl NetworkConfig {
     /// Of a family in which the network gives no addresses nobody knows who has which. On a trunk that holds for both:
     /// what is in its VLANs are other networks.
     pub fn security(&self, mac: MacAddr, addresses: &[IpNetwork], pairs: &[AddressPair]) -> Option<PortSecurity> {
-        let trunk = matches!(self.backend, Backend::Ovs { vlan: Vlan::Trunk { .. }, .. });
+        let trunk = match &self.backend {
+            Backend::Ovs { vlan, .. } | Backend::LinuxBridge { vlan, .. } => vlan.takes_tags(),
+            Backend::Macvtap { .. } => false,
+        };
         let given = |is_ipv4| !trunk && self.addressing.subnets.iter().any(|subnet| subnet.cidr.is_ipv4() == is_ipv4);
         // An address comes with its subnet's prefix, and is the only one of it that the NIC has.
         let own = addresses.iter().map(|address| IpNetwork::from(address.ip()));

@@ -42,6 +42,8 @@ fn a_port_may_use_what_the_network_gave_it() {
         (json!({"subnets": both, "portSecurity": true}), true, true),
         (json!({}), false, false),
         (json!({"subnets": both, "vlan": {"trunk": [7]}}), false, false),
+        (json!({"subnets": both, "vlan": {"trunk": [7]}, "backend": "linux-bridge"}), false, false),
+        (json!({"subnets": both, "vlan": {"tunnel": 7}}), false, false),
     ] {
         let security = inline(extra.clone()).unwrap().security(mac, &address, &[]).unwrap();
         assert_eq!(security.macs, [mac].into(), "{extra}");
@@ -138,7 +140,8 @@ fn an_underlay_network_is_looked_up_and_follows_the_node() {
         nodes: vec![NodeOverride {
             node_selector: [("rack".to_owned(), "2".to_owned())].into(),
             bridge: Some("br-b".into()),
-            uplink: None,
+            mtu: Some(9000),
+            ..NodeOverride::default()
         }],
         ..UnderlayNetworkSpec::default()
     };
@@ -150,7 +153,10 @@ fn an_underlay_network_is_looked_up_and_follows_the_node() {
         let network = resolve(&config, Some(&underlay), &labels).unwrap();
         assert_eq!((network.addressing.segment.as_str(), network.uplink.as_deref()), ("lan", Some("eth9")));
         match network.backend {
-            Backend::Ovs { bridge, .. } => bridge,
+            Backend::Ovs { bridge, .. } => {
+                assert_eq!(network.mtu, (bridge == "br-b").then_some(9000), "{bridge}");
+                bridge
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -188,8 +194,15 @@ fn what_is_wrong_is_named() {
         (json!({"bridge": "0123456789abcdef"}), "`bridge`: `0123456789abcdef` is not an interface name"),
         (json!({"vlan": {"access": 4095}}), "`vlan.access`: `4095`"),
         (json!({"vlan": {"access": 1, "native": 2}}), "`vlan.native`: there is a native VLAN only with a trunk"),
-        (json!({"vlan": {"native": 2}}), "`vlan`: either access or trunk is needed"),
-        (json!({"vlan": {"access": 1}, "backend": "linux-bridge"}), "`vlan` is served on the backend `ovs` only"),
+        (json!({"vlan": {"native": 2}}), "`vlan`: either access, trunk or tunnel is needed"),
+        (
+            json!({"vlan": {"tunnel": 1}, "backend": "linux-bridge"}),
+            "`vlan.tunnel` is served on the backend `ovs` only",
+        ),
+        (
+            json!({"vlan": {"access": 1}, "backend": "linux-bridge", "bridgeGateway": {}}),
+            "`bridgeGateway` is not of a VLAN",
+        ),
         (json!({"bridgeGateway": {}}), "`bridgeGateway` needs the backend `linux-bridge`"),
         (json!({"dhcp": {"v6": true}}), "`dhcp.v6` is not served"),
         (json!({"segment": "Rack 1"}), "`segment`: `Rack 1` names no segment"),

@@ -10,7 +10,7 @@ use super::error::{StepError, WiringError};
 use super::links::{self, Macvlan, Veth};
 use super::netns::{Inside, Namespace};
 use super::ovsdb::Ovs;
-use super::{Outcome, ethtool, guard, nft, tap};
+use super::{Outcome, ethtool, guard, nft, tap, vlans};
 use crate::desired::Netns;
 use crate::op::Op;
 
@@ -141,6 +141,7 @@ fn in_namespace(op: &Op, inside: &mut Inside, peer: Option<&File>) -> io::Result
         Op::ClearMaster { link, .. } => done(links::clear_master(route, link)),
         Op::SetMaster { link, master, .. } => done(links::set_master(route, link, master)),
         Op::SetPortFlags { link, flags, .. } => done(links::set_port_flags(route, link, *flags)),
+        Op::SetPortVlans { link, vlans: wanted, .. } => done(vlans::set(route, link, wanted)),
         Op::SetSysctl { key, value, .. } => done(std::fs::write(Path::new("/proc/sys").join(key), value)),
         Op::SetUp { link, up, .. } => done(links::set_up(route, link, *up)),
         Op::AddAddress { link, address, .. } => made(links::add_address(route, link, *address)),

@@ -11,6 +11,7 @@ mod ethtool;
 mod guard;
 mod links;
 mod macvtap;
+mod mtu;
 mod netlink;
 mod netns;
 mod nft;
@@ -21,6 +22,7 @@ mod rehearsal;
 pub mod reply;
 mod tap;
 mod view;
+mod vlans;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

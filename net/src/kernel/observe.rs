@@ -9,8 +9,8 @@ use ipnetwork::IpNetwork;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoTun, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage, MacVlanMode, MacVtapMode,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoTun, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode, MacVtapMode,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
@@ -18,7 +18,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, Rou
 use super::netlink::{NLM_F_DUMP, Netlink};
 use super::netns::Inside;
 use super::view::{Details, GuardView, View};
-use super::{ethtool, guard, links, nft};
+use super::{ethtool, guard, links, nft, vlans};
 use crate::desired::{Route, Tap};
 use crate::mark::{LinkMark, ROUTE_PROTOCOL};
 use crate::model::{IfName, MacAddr, MacvlanMode};
@@ -118,7 +118,7 @@ fn count_ports(namespace: &mut ObservedNamespace) {
         })
         .collect();
     for (name, link) in &mut namespace.links {
-        if let ObservedKind::Bridge { ports } = &mut link.kind {
+        if let ObservedKind::Bridge { ports, .. } = &mut link.kind {
             *ports = masters.iter().filter(|master| *master == name).count();
         }
     }
@@ -148,6 +148,7 @@ fn parse(message: &LinkMessage, names: &BTreeMap<u32, IfName>) -> ObservedLink {
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
         port: None,
+        vlans: None,
         addresses: BTreeSet::new(),
         routes: BTreeSet::new(),
         neighbours: BTreeMap::new(),
@@ -169,7 +170,9 @@ fn parse(message: &LinkMessage, names: &BTreeMap<u32, IfName>) -> ObservedLink {
     }
     for part in info {
         match part {
-            LinkInfo::Kind(InfoKind::Bridge) => link.kind = ObservedKind::Bridge { ports: 0 },
+            LinkInfo::Kind(InfoKind::Bridge) => {
+                link.kind = ObservedKind::Bridge { ports: 0, vlan_filtering: false };
+            }
             LinkInfo::Kind(InfoKind::Veth) => link.kind = ObservedKind::Veth { peer },
             LinkInfo::Kind(kind @ (InfoKind::MacVlan | InfoKind::MacVtap)) => {
                 // The kernel leaves an index out that is the link's own.
@@ -177,6 +180,10 @@ fn parse(message: &LinkMessage, names: &BTreeMap<u32, IfName>) -> ObservedLink {
                 link.kind = ObservedKind::Macvlan { uplink, mode: None, tap: *kind == InfoKind::MacVtap };
             }
             LinkInfo::Kind(kind) => link.kind = ObservedKind::Other(kind.to_string()),
+            LinkInfo::Data(InfoData::Bridge(data)) => {
+                let on = data.contains(&InfoBridge::VlanFiltering(true));
+                link.kind = ObservedKind::Bridge { ports: 0, vlan_filtering: on };
+            }
             LinkInfo::Data(InfoData::Tun(data)) => {
                 if let Some(tap) = parse_tap(data) {
                     link.kind = ObservedKind::Tap(tap);
@@ -264,6 +271,10 @@ fn read_details(
     }
     if details.neighbours {
         link.neighbours = read_neighbours(&mut inside.route, index)?;
+    }
+    // One that is a port of nothing is a member of nothing.
+    if details.vlans && link.port.is_some() {
+        link.vlans = Some(vlans::read(&mut inside.route, index)?);
     }
     if details.tx_checksum {
         link.tx_checksum = Some(ethtool::tx_checksum(&inside.control, name)?);

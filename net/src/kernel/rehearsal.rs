@@ -18,7 +18,7 @@ use super::{Wiring, WiringError};
 use crate::attachment;
 use crate::binding::{self, BindingError};
 use crate::model::{
-    Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, IfName, IfNameError, MacAddr,
+    Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, IfName, IfNameError, MacAddr, Vlan,
 };
 
 /// Why VMs cannot be wired on this node.
@@ -62,6 +62,7 @@ pub async fn rehearse() -> Result<(), RehearsalError> {
         netns: netns.clone(),
         backend: Backend::LinuxBridge {
             bridge: "rehearsal".parse()?,
+            vlan: Vlan::Untagged,
             gateway: Some(BridgeGateway { addresses: vec!["192.0.2.1/24".parse()?], masquerade: true }),
         },
         mac,

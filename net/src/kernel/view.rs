@@ -50,6 +50,7 @@ pub(super) struct Details {
     pub(super) addresses: bool,
     pub(super) routes: bool,
     pub(super) neighbours: bool,
+    pub(super) vlans: bool,
     pub(super) tx_checksum: bool,
 }
 
@@ -59,6 +60,7 @@ impl Details {
             addresses: link.addresses.is_some(),
             routes: link.routes.is_some(),
             neighbours: link.neighbours.is_some(),
+            vlans: link.vlans.is_some(),
             tx_checksum: link.tx_checksum != TxChecksum::Any,
         }
     }

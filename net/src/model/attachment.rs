@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
-use super::{IfName, MacAddr, PortSecurity, StaticRoute};
+use super::{IfName, MacAddr, PortSecurity, StaticRoute, Vlan};
 
 /// What names an attachment: CNI's own key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +80,9 @@ pub enum Backend {
     LinuxBridge {
         /// Name of the bridge.
         bridge: IfName,
+        /// VLAN of the port.
+        #[serde(default, skip_serializing_if = "Vlan::is_untagged")]
+        vlan: Vlan,
         /// Where set, the bridge is ours: made when it is missing, with this as the pods' gateway.
         gateway: Option<BridgeGateway>,
     },
@@ -103,38 +106,6 @@ pub enum MacvlanMode {
     Bridge,
     /// They do not reach each other, not even by way of the wire.
     Private,
-}
-
-/// VLAN membership of a port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Vlan {
-    /// Whatever the bridge does with untagged traffic.
-    #[default]
-    Untagged,
-    /// Member of one VLAN (1-4094); the pod sees untagged frames.
-    Access(u16),
-    /// Tagged frames of these VLANs, and untagged ones as the native VLAN where there is one.
-    Trunk {
-        /// VLANs that pass, 1-4094.
-        tags: Vec<u16>,
-        /// VLAN of untagged frames.
-        native: Option<u16>,
-    },
-}
-
-impl fmt::Display for Vlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Untagged => f.write_str("untagged"),
-            Self::Access(tag) => write!(f, "access {tag}"),
-            Self::Trunk { tags, native } => {
-                f.write_str("trunk")?;
-                tags.iter().try_for_each(|tag| write!(f, " {tag}"))?;
-                native.map_or(Ok(()), |tag| write!(f, " native {tag}"))
-            }
-        }
-    }
 }
 
 /// A Linux bridge that is the gateway of its pods.

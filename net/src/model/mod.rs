@@ -5,12 +5,14 @@ mod guest;
 mod ifname;
 mod mac;
 mod security;
+mod vlan;
 
 pub use attachment::{
     Attachment, AttachmentId, AttachmentIdError, Backend, Binding, BindingMethod, BridgeGateway, Delivery,
-    ForwardedPort, MacvlanMode, PodInterface, Protocol, Vlan,
+    ForwardedPort, MacvlanMode, PodInterface, Protocol,
 };
 pub use guest::{DhcpV4, GuestNic, StaticRoute};
 pub use ifname::{IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
 pub use security::PortSecurity;
+pub use vlan::{PortVlans, TunnelProtocol, Vlan, VlanFlags};

@@ -62,13 +62,13 @@ impl Target<'_> {
     }
 
     fn diff_port(&self, want: &Link, have: &ObservedLink, ops: &mut Vec<Op>) {
-        let mut present = have.port;
+        let (mut present, mut vlans) = (have.port, have.vlans.as_ref());
         match &want.master {
             Some(master) if have.master != Some(Master::Name(master.clone())) => {
                 let (netns, link) = self.at();
                 ops.push(Op::SetMaster { netns, link, master: master.clone() });
                 // What was read is of the bridge before; a new port begins with the defaults.
-                present = None;
+                (present, vlans) = (None, None);
             }
             None if want.kind.mark().is_some() => {
                 // A port of the kernel's Open vSwitch has a master as well: that one is the switch's affair.
@@ -84,6 +84,10 @@ impl Target<'_> {
         if flags != PortFlags::default() {
             let (netns, link) = self.at();
             ops.push(Op::SetPortFlags { netns, link, flags });
+        }
+        if let Some(wanted) = want.vlans.as_ref().filter(|wanted| vlans != Some(*wanted)) {
+            let (netns, link) = self.at();
+            ops.push(Op::SetPortVlans { netns, link, vlans: wanted.clone() });
         }
     }
 

@@ -70,7 +70,7 @@ impl Planner<'_> {
                         || (sharing && matches!(link.kind, ObservedKind::Bridge { .. }))
                 }
             };
-            let in_use = matches!(link.kind, ObservedKind::Bridge { ports } if ports > 0);
+            let in_use = matches!(link.kind, ObservedKind::Bridge { ports, .. } if ports > 0);
             let shared = *netns == Netns::Host && !host_names.contains(name) && sharing;
             if in_scope && !(shared && in_use) {
                 self.doom(netns, name, link);
@@ -174,7 +174,7 @@ impl Planner<'_> {
                     self.make_room(netns, name, present)?;
                     let (mac, mtu) = (link.mac, link.mtu);
                     self.ops.push(Op::CreateBridge { netns: netns.clone(), name: name.clone(), mac, mtu });
-                    let made = fresh(ObservedKind::Bridge { ports: 0 }, link, None);
+                    let made = fresh(ObservedKind::Bridge { ports: 0, vlan_filtering: false }, link, None);
                     self.diff(netns, name, link, &made);
                 }
             },
@@ -222,6 +222,10 @@ impl Planner<'_> {
             return Ok(());
         }
         match have.links.get(master).map(|present| &present.kind) {
+            // Switched on by us it would cut others off, whose ports are in no VLAN yet.
+            Some(ObservedKind::Bridge { vlan_filtering: false, .. }) if link.vlans.is_some() => {
+                Err(PlanError::NoVlanFiltering { netns: netns.clone(), name: master.clone() })
+            }
             Some(ObservedKind::Bridge { .. }) => Ok(()),
             Some(_) => Err(PlanError::NotABridge { netns: netns.clone(), name: master.clone() }),
             None => Err(PlanError::MissingBridge { netns: netns.clone(), name: master.clone() }),
@@ -306,6 +310,7 @@ fn fresh(kind: ObservedKind, link: &Link, master: Option<IfName>) -> ObservedLin
         up: false,
         master: master.map(Master::Name),
         port: None,
+        vlans: None,
         addresses: BTreeSet::new(),
         routes: BTreeSet::new(),
         neighbours: BTreeMap::new(),

@@ -67,6 +67,25 @@ pub enum PlanError {
         /// Its name.
         name: IfName,
     },
+    /// The Linux bridge does not keep VLANs apart.
+    #[error(
+        "failed to put a port of Linux bridge `{name}` in network namespace `{netns}` into a VLAN: `vlan_filtering` of \
+         the bridge is 0; `ip link set {name} type bridge vlan_filtering 1` sets it, and puts the bridge's ports into \
+         its default VLAN"
+    )]
+    NoVlanFiltering {
+        /// Where it is.
+        netns: Netns,
+        /// Its name.
+        name: IfName,
+    },
+    /// Open vSwitch looks at one VLAN tag only.
+    #[error(
+        "failed to tunnel VLANs through OVS bridge `{0}`: `other_config:vlan-limit` of Open_vSwitch is 1, or not set, \
+         so that it looks at one tag of a frame; `ovs-vsctl set Open_vSwitch . other_config:vlan-limit=2` lets it look \
+         at two"
+    )]
+    VlanLimit(String),
     /// The link of the host that a macvlan or macvtap is to be on does not exist.
     #[error("failed to find uplink `{0}` on the node")]
     MissingUplink(IfName),
@@ -100,7 +119,9 @@ impl PlanError {
             Self::MissingBridge { .. }
             | Self::MissingOvsBridge(_)
             | Self::MissingUplink(_)
-            | Self::NotABridge { .. } => ErrorClass::Invalid,
+            | Self::NotABridge { .. }
+            | Self::NoVlanFiltering { .. }
+            | Self::VlanLimit(_) => ErrorClass::Invalid,
             Self::ForeignLink { .. } | Self::ForeignPort(_) => ErrorClass::Conflict,
             Self::LoneVeth(_) => ErrorClass::Bug,
         }
@@ -114,6 +135,8 @@ impl PlanError {
             Self::MissingBridge { .. } | Self::MissingOvsBridge(_) => "BridgeNotFound",
             Self::MissingUplink(_) => "UplinkNotFound",
             Self::NotABridge { .. } => "NotABridge",
+            Self::NoVlanFiltering { .. } => "VlanFilteringOff",
+            Self::VlanLimit(_) => "VlanLimitTooLow",
             Self::NoOvs(_) => "OpenVSwitchUnavailable",
             Self::ForeignLink { .. } | Self::ForeignPort(_) => "NameTaken",
             Self::LoneVeth(_) => "InternalError",

@@ -17,6 +17,7 @@ enum Step {
     SetHardware,
     SetMaster,
     SetPortFlags,
+    SetPortVlans,
     SetSysctl,
     ReplaceTable,
     CreateGuard,
@@ -33,7 +34,7 @@ enum Step {
 }
 
 /// First to last.
-const ORDER: [(Step, &str); 25] = [
+const ORDER: [(Step, &str); 26] = [
     (Step::DeleteOvsPort, "a switch whose port lost its link keeps the port, and logs an error at each look"),
     (Step::DeleteTable, "a table is found by its bridge: were the bridge gone first, a crash would lose the table"),
     (Step::DeleteLinks, "a name has to be free before it is used anew"),
@@ -46,6 +47,7 @@ const ORDER: [(Step, &str); 25] = [
     (Step::SetHardware, "nothing may be heard of a link before its MAC, MTU and checksums are right"),
     (Step::SetMaster, "port flags belong to a port"),
     (Step::SetPortFlags, "a bridge learns from a port as soon as that is up"),
+    (Step::SetPortVlans, "a port that is up is in the bridge's default VLAN until it is told its own"),
     (Step::SetSysctl, "settings of a link exist with it, and IPv6 speaks as soon as the link is up"),
     (Step::ReplaceTable, "what a table keeps off the wire is kept off from the first packet"),
     (Step::CreateGuard, "a set has to be there before its elements"),
@@ -86,6 +88,7 @@ fn step(op: &Op) -> Step {
         Op::SetMac { .. } | Op::SetMtu { .. } | Op::DisableTxChecksum { .. } => Step::SetHardware,
         Op::ClearMaster { .. } | Op::SetMaster { .. } => Step::SetMaster,
         Op::SetPortFlags { .. } => Step::SetPortFlags,
+        Op::SetPortVlans { .. } => Step::SetPortVlans,
         Op::SetSysctl { .. } => Step::SetSysctl,
         Op::ReplaceTable { .. } => Step::ReplaceTable,
         Op::SetUp { .. } => Step::SetUp,

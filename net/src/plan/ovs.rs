@@ -23,6 +23,9 @@ pub(super) fn plan(
         if !ovs.bridges.contains_key(&want.bridge) {
             return Err(PlanError::MissingOvsBridge(want.bridge.clone()));
         }
+        if matches!(want.vlan, Vlan::Tunnel { .. }) && !ovs.two_tags {
+            return Err(PlanError::VlanLimit(want.bridge.clone()));
+        }
         let link_is_new = fresh.iter().any(|(netns, link)| *netns == Netns::Host && link.as_str() == name);
         match ovs.ports.get(name) {
             None => add(name, want, None, ops),
@@ -62,7 +65,7 @@ fn add(name: &str, want: &OvsPort, present: Option<OwnedPort>, ops: &mut Vec<Op>
 fn plan_flows(name: &str, want: &OvsPort, have: &ObservedPort, ops: &mut Vec<Op>) {
     let Some(number) = have.number else { return };
     let flows: Vec<(u64, Flow)> = want.security.as_ref().map_or_else(Vec::new, |security| {
-        let flows = flows(security, matches!(want.vlan, Vlan::Trunk { .. }));
+        let flows = flows(security, want.vlan.takes_tags());
         flows.into_iter().map(|flow| (flow.cookie(&want.attachment, number), flow)).collect()
     });
     let cookies: BTreeSet<u64> = flows.iter().map(|(cookie, _)| *cookie).collect();
@@ -81,13 +84,14 @@ fn agrees(want: &OvsPort, have: &ObservedPort) -> bool {
         && security.is_some() == have.secured
 }
 
-/// A trunk's tags are a set.
+/// Tags are a set.
 fn canonical(vlan: &Vlan) -> Vlan {
+    let sorted = |tags: &[u16]| tags.iter().copied().collect::<BTreeSet<u16>>().into_iter().collect();
     match vlan {
         Vlan::Untagged | Vlan::Access(_) => vlan.clone(),
-        Vlan::Trunk { tags, native } => {
-            let tags: BTreeSet<u16> = tags.iter().copied().collect();
-            Vlan::Trunk { tags: tags.into_iter().collect(), native: *native }
+        Vlan::Trunk { tags, native } => Vlan::Trunk { tags: sorted(tags), native: *native },
+        Vlan::Tunnel { outer, customers, protocol } => {
+            Vlan::Tunnel { outer: *outer, customers: sorted(customers), protocol: *protocol }
         }
     }
 }

@@ -36,11 +36,13 @@ pub enum Set {
     Ipv4Prefixes,
     /// A port and the first and the last address of an IPv6 prefix of its.
     Ipv6Prefixes,
+    /// The ports whose frames may have a VLAN tag; the bridge says which.
+    Tagged,
 }
 
 impl Set {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ports,
         Self::Ipv4Limited,
         Self::Ipv6Limited,
@@ -49,12 +51,14 @@ impl Set {
         Self::Ipv6,
         Self::Ipv4Prefixes,
         Self::Ipv6Prefixes,
+        Self::Tagged,
     ];
 
     /// Its name in nftables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ports => "ports",
+            Self::Tagged => "tagged",
             Self::Ipv4Limited => "ipv4-limited",
             Self::Ipv6Limited => "ipv6-limited",
             Self::Sources => "sources",
@@ -74,7 +78,7 @@ impl Set {
     /// Bytes of an address in its keys; 0 where they are ports alone.
     pub fn address_length(self) -> usize {
         match self {
-            Self::Ports | Self::Ipv4Limited | Self::Ipv6Limited => 0,
+            Self::Ports | Self::Tagged | Self::Ipv4Limited | Self::Ipv6Limited => 0,
             Self::Sources => 6,
             Self::Ipv4 | Self::Ipv4Prefixes => 4,
             Self::Ipv6 | Self::Ipv6Prefixes => 16,
@@ -129,6 +133,11 @@ fn parted(own: impl Iterator<Item = IpNetwork>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) 
         .filter(|prefix| !is_within(prefix))
         .map(|prefix| [octets(prefix.network()), octets(prefix.broadcast())].concat());
     (addresses.iter().map(|address| octets(address.ip())).collect(), bounds.collect())
+}
+
+/// The element of a port whose frames may have a VLAN tag.
+pub fn tagged(port: &IfName) -> Element {
+    Element { set: Set::Tagged, port: port.clone(), address: Vec::new() }
 }
 
 /// Where bytes of a frame are.
@@ -215,7 +224,7 @@ pub fn rules() -> Vec<Rule> {
         passes("another's port", [Check::Port(Set::Ports, false)]),
         lost("source mac", [Check::With(SOURCE, Set::Sources, false)]),
     ];
-    rules.extend(TAGS.map(|tag| lost("vlan tag", [ethertype(tag)])));
+    rules.extend(TAGS.map(|tag| lost("vlan tag", [ethertype(tag), Check::Port(Set::Tagged, false)])));
     rules.extend([
         lost("dhcp server", [ipv4(), udp(), from(DHCP_SERVER)]),
         lost("dhcp server", [ipv4(), udp(), to(DHCP_CLIENT)]),
@@ -294,7 +303,7 @@ mod tests {
             ipv6: Some(["2001:db8:1::/48".parse().unwrap()].into()),
             ..limited.clone()
         };
-        assert_eq!(sets(&routing), Set::ALL);
+        assert_eq!(sets(&routing), Set::ALL[..8]);
         let last = elements(&port, &routing).into_iter().next_back().unwrap();
         assert_eq!((last.set, last.address.len()), (Set::Ipv6Prefixes, 32));
     }

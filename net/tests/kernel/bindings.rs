@@ -10,7 +10,7 @@ use holdfast_net::attachment;
 use holdfast_net::binding::{self, bridge_name, tap_name};
 use holdfast_net::desired::DesiredState;
 use holdfast_net::model::{
-    Attachment, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, PodInterface, Protocol,
+    Attachment, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, PodInterface, Protocol, Vlan,
 };
 use holdfast_net::plan::Plan;
 
@@ -21,7 +21,11 @@ const GUEST_MAC: &str = "02:00:00:00:01:0b";
 
 fn pod_network() -> Backend {
     let addresses = vec!["10.7.0.1/24".parse().unwrap()];
-    Backend::LinuxBridge { bridge: ifname("hf-pod0"), gateway: Some(BridgeGateway { addresses, masquerade: true }) }
+    Backend::LinuxBridge {
+        bridge: ifname("hf-pod0"),
+        vlan: Vlan::Untagged,
+        gateway: Some(BridgeGateway { addresses, masquerade: true }),
+    }
 }
 
 fn bind(pod: &Netns, interface: PodInterface, method: BindingMethod) -> Binding {
@@ -191,7 +195,7 @@ fn masquerade_forwards_the_listed_ports_only() {
 fn bridged(world: &World, pod: &Netns, peer: &Netns) -> (Attachment, Binding) {
     world.host.ip("link add br0 type bridge");
     world.host.ip("link set br0 up");
-    let backend = Backend::LinuxBridge { bridge: ifname("br0"), gateway: None };
+    let backend = Backend::LinuxBridge { bridge: ifname("br0"), vlan: Vlan::Untagged, gateway: None };
     let of_guest =
         Attachment { addresses: Vec::new(), routes: Vec::new(), ..world.attachment(pod, 11, backend.clone()) };
     let of_peer = world.attachment(peer, 12, backend);

@@ -1,11 +1,14 @@
 //! Frames as a guest may make them up, and a socket to send and see them.
 
+use std::io::IoSliceMut;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, send, setsockopt, socket, sockopt,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::world::Netns;
@@ -97,6 +100,12 @@ impl Wire {
             // SAFETY: the address is a whole struct sockaddr_ll of the given length.
             let result = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) };
             assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+            let (on, length) = (1i32, size_of::<i32>() as libc::socklen_t);
+            // SAFETY: the option is an int of the given length.
+            let result = unsafe {
+                libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, (&raw const on).cast(), length)
+            };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
             setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::milliseconds(100)).unwrap();
             fd
         }))
@@ -120,6 +129,54 @@ impl Wire {
                 }
                 seen.push(buffer[..length].to_vec());
             }
+        }
+    }
+
+    /// Whether the first to come out from this end at another's is `expected`, when `frame` is sent again and again.
+    pub fn comes_out_at(&self, other: &Self, frame: &[u8], expected: &[u8]) -> bool {
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut buffer = vec![0; 2048];
+        while Instant::now() < end {
+            self.send(frame);
+            while let Ok(length) = recv(other.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                if buffer[6..12] == frame[6..12] {
+                    return buffer[..length].starts_with(expected);
+                }
+            }
+        }
+        false
+    }
+
+    /// Sends a tagged frame again and again until something comes out at another's end; its tags there, outermost first.
+    pub fn tags_until(&self, other: &Self, frame: &[u8], deadline: Duration) -> Vec<(u16, u16)> {
+        let end = Instant::now() + deadline;
+        loop {
+            assert!(Instant::now() < end, "it does not come through");
+            self.send(frame);
+            let mut buffer = vec![0; 2048];
+            let mut control = nix::cmsg_space!([u8; 20]);
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let received = recvmsg::<()>(other.0.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty());
+            let Ok(message) = received else { continue };
+            // struct tpacket_auxdata: the kernel keeps the outermost tag there.
+            let aux = message.cmsgs().unwrap().find_map(|control| match control {
+                ControlMessageOwned::Unknown(unknown) => Some(unknown.data_bytes),
+                _ => None,
+            });
+            let number = |at: usize| u16::from_ne_bytes([aux.as_ref().unwrap()[at], aux.as_ref().unwrap()[at + 1]]);
+            let (vlan, protocol) = (number(16), number(18));
+            let body = &frame[16..];
+            // Others may speak, too.
+            if vlan == 0 || !buffer.windows(body.len()).any(|window| window == body) {
+                continue;
+            }
+            let mut tags = vec![(protocol, vlan)];
+            let mut rest = &buffer[12..];
+            while let [0x81 | 0x88, 0x00 | 0xa8, high, low, ..] = *rest {
+                tags.push((u16::from_be_bytes([rest[0], rest[1]]), u16::from_be_bytes([high, low])));
+                rest = &rest[4..];
+            }
+            return tags;
         }
     }
 }

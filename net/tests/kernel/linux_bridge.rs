@@ -1,23 +1,28 @@
 //! Attachments on Linux bridges.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use holdfast_net::attachment::{desired, host_ifname};
 use holdfast_net::desired::DesiredState;
-use holdfast_net::model::{Attachment, AttachmentId, Backend, BridgeGateway};
+use holdfast_net::model::{Attachment, AttachmentId, Backend, BridgeGateway, MacAddr, PortSecurity, Vlan};
 use holdfast_net::plan::{Plan, PlanError};
 
+use crate::frames::{Wire, tagged, udp4};
 use crate::pods::reconcile_all;
-use crate::traffic::{assert_reaches, assert_streams};
+use crate::traffic::{assert_reaches, assert_streams, echo_udp, seen_as};
 use crate::world::{Netns, World, ifname, settle};
 
 fn on_bridge() -> Backend {
-    Backend::LinuxBridge { bridge: ifname("br0"), gateway: None }
+    Backend::LinuxBridge { bridge: ifname("br0"), vlan: Vlan::Untagged, gateway: None }
 }
 
 fn with_gateway() -> Backend {
     let addresses = vec!["10.7.0.1/24".parse().unwrap()];
-    Backend::LinuxBridge { bridge: ifname("hf-pod0"), gateway: Some(BridgeGateway { addresses, masquerade: true }) }
+    Backend::LinuxBridge {
+        bridge: ifname("hf-pod0"),
+        vlan: Vlan::Untagged,
+        gateway: Some(BridgeGateway { addresses, masquerade: true }),
+    }
 }
 
 fn world_with_bridge() -> World {
@@ -208,4 +213,102 @@ fn a_plan_error_names_a_veth_without_its_other_end() {
         let expected = matches!(error, holdfast_net::kernel::WiringError::Plan(PlanError::LoneVeth(_)));
         assert!(expected, "{error}");
     });
+}
+
+/// A bridge that keeps VLANs apart; none where the kernel has none.
+fn world_with_vlans() -> Option<World> {
+    let world = world_with_bridge();
+    let filtering = world.host.run(|| {
+        let set = ["link", "set", "br0", "type", "bridge", "vlan_filtering", "1"];
+        std::process::Command::new("ip").args(set).status().unwrap().success()
+    });
+    let sysfs = world.host.ip("-d link show br0").contains("vlan_filtering 1");
+    if filtering && sysfs {
+        return Some(world);
+    }
+    assert!(std::env::var_os("HOLDFAST_LANE").is_none(), "the kernel has no VLANs on bridges");
+    println!("skipped: VLANs on Linux bridges: this kernel has none");
+    None
+}
+
+fn in_vlan(vlan: Vlan) -> Backend {
+    Backend::LinuxBridge { bridge: ifname("br0"), vlan, gateway: None }
+}
+
+#[test]
+fn pods_of_one_vlan_talk_and_those_of_another_do_not() {
+    let Some(world) = world_with_vlans() else { return };
+    let pods = [world.netns(), world.netns(), world.netns()];
+    let vlans = [Vlan::Access(10), Vlan::Access(10), Vlan::Access(20)];
+    let attachments: Vec<Attachment> =
+        (0..3).map(|n| world.attachment(&pods[n], 11 + n as u8, in_vlan(vlans[n].clone()))).collect();
+    world.wire(None, async |wiring| {
+        for attachment in &attachments {
+            settle(&wiring, &desired(attachment)).await;
+        }
+    });
+    assert_reaches(&pods[0], &pods[1], "10.7.0.12");
+    assert_streams(&pods[0], &pods[1], "10.7.0.12");
+    let _echo = echo_udp(&pods[2], 7);
+    assert_eq!(seen_as(&pods[0], "10.7.0.13:7".parse().unwrap(), Duration::from_millis(500)), None);
+
+    let name = host_ifname(&attachments[2].id);
+    world.wire(None, async |wiring| {
+        // What somebody changes is put right; nobody is left in the bridge's default VLAN.
+        for drift in [
+            format!("vlan add dev {name} vid 10 pvid untagged"),
+            format!("vlan add dev {name} vid 1"),
+            format!("vlan del dev {name} vid 20"),
+        ] {
+            world.host.command(&format!("bridge {drift}"));
+            let plan = wiring.plan(&desired(&attachments[2])).await.unwrap().to_string();
+            assert!(plan.contains("vlan 20 pvid untagged"), "{drift}: {plan}");
+            settle(&wiring, &desired(&attachments[2])).await;
+        }
+        // As a trunk whose untagged frames are of the others' VLAN.
+        let trunk = Vlan::Trunk { tags: vec![30, 31, 32, 40], native: Some(10) };
+        let moved = Attachment { backend: in_vlan(trunk), ..attachments[2].clone() };
+        settle(&wiring, &desired(&moved)).await;
+    });
+    assert!(seen_as(&pods[0], "10.7.0.13:7".parse().unwrap(), Duration::from_secs(10)).is_some());
+    // A tag of the trunk comes to a port of that VLAN, without it.
+    let (last, frame) = (world.netns(), udp4([2, 0, 0, 0, 1, 13], [10, 7, 0, 13].into(), (1, 4242)));
+    let attachment = world.attachment(&last, 14, in_vlan(Vlan::Access(31)));
+    world.wire(None, async |wiring| settle(&wiring, &desired(&attachment)).await);
+    let (sender, receiver) = (Wire::open(&pods[2]), Wire::open(&last));
+    sender.send(&tagged(&udp4([2, 0, 0, 0, 1, 13], [10, 7, 0, 13].into(), (2, 4242)), 30));
+    assert!(sender.comes_out_at(&receiver, &tagged(&frame, 31), &frame), "the tag is not taken off");
+}
+
+#[test]
+fn a_port_with_security_may_have_the_tags_of_its_trunk() {
+    let Some(world) = world_with_vlans() else { return };
+    let (one, two) = (world.netns(), world.netns());
+    let security = PortSecurity { macs: [MacAddr([2, 0, 0, 0, 1, 11])].into(), ipv4: None, ipv6: None };
+    let trunk = Vlan::Trunk { tags: vec![7], native: None };
+    let attachments = [
+        Attachment { security: Some(security), ..world.attachment(&one, 11, in_vlan(trunk)) },
+        world.attachment(&two, 12, in_vlan(Vlan::Access(7))),
+    ];
+    world.wire(None, async |wiring| {
+        for attachment in &attachments {
+            settle(&wiring, &desired(attachment)).await;
+        }
+    });
+    let (sender, receiver) = (Wire::open(&one), Wire::open(&two));
+    let frame = |mac| udp4(mac, [10, 7, 0, 11].into(), (1, 4242));
+    assert!(sender.comes_out_at(&receiver, &tagged(&frame([2, 0, 0, 0, 1, 11]), 7), &frame([2, 0, 0, 0, 1, 11])));
+}
+
+#[test]
+fn a_bridge_that_keeps_no_vlans_apart_is_left_as_it_is() {
+    let world = world_with_bridge();
+    let pod = world.netns();
+    let attachment = world.attachment(&pod, 11, in_vlan(Vlan::Access(10)));
+    world.wire(None, async |wiring| {
+        let error = wiring.reconcile(&desired(&attachment)).await.unwrap_err();
+        assert_eq!(error.reason(), "VlanFilteringOff");
+        assert!(error.to_string().contains("`ip link set br0 type bridge vlan_filtering 1`"), "{error}");
+    });
+    assert_eq!(pod.links(), Vec::<String>::new());
 }

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use holdfast_net::attachment::{desired, host_ifname};
-use holdfast_net::model::{Attachment, AttachmentId, Backend, Vlan};
+use holdfast_net::model::{Attachment, AttachmentId, Backend, TunnelProtocol, Vlan};
 use holdfast_net::plan::Plan;
 
+use crate::frames::{Wire, tagged, udp4};
 use crate::pods::reconcile_all;
 use crate::switch::Switch;
 use crate::traffic::{assert_reaches, assert_streams, echo_udp, seen_as};
@@ -225,4 +226,42 @@ fn a_port_whose_link_went_is_taken_in_again() {
     });
     assert_reaches(&one, &two, "10.7.0.12");
     assert_streams(&two, &one, "10.7.0.11");
+}
+
+/// A pod's own VLAN through a tunnel of the switch, and what a trunk sees of it: both tags.
+#[test]
+fn vlans_of_a_pod_travel_inside_of_one() {
+    let world = World::new();
+    let switch = Switch::start(&world);
+    let (pod, other, wire) = (world.netns(), world.netns(), world.netns());
+    let tunnel = Vlan::Tunnel { outer: 100, customers: vec![7], protocol: TunnelProtocol::Ieee8021ad };
+    let attachments =
+        [world.attachment(&pod, 11, on_ovs(tunnel.clone())), world.attachment(&other, 12, on_ovs(tunnel))];
+    world.host.ip(&format!("link add up0 type veth peer name eth0 netns {}", wire.path().display()));
+    world.host.ip("link set up0 up");
+    wire.ip("link set eth0 up");
+    switch.vsctl("add-port br0 up0");
+    world.wire(Some(&switch.socket()), async |wiring| {
+        let error = wiring.reconcile(&desired(&attachments[0])).await.unwrap_err();
+        assert_eq!(error.reason(), "VlanLimitTooLow", "{}", chain(&error));
+        assert!(error.to_string().contains("`ovs-vsctl set Open_vSwitch . other_config:vlan-limit=2`"), "{error}");
+        switch.vsctl("set Open_vSwitch . other_config:vlan-limit=2");
+        for attachment in &attachments {
+            settle(&wiring, &desired(attachment)).await;
+        }
+        let name = host_ifname(&attachments[0].id);
+        for drift in ["cvlans=8", "other_config:qinq-ethtype=802.1q", "vlan_mode=access"] {
+            switch.vsctl(&format!("set port {name} {drift}"));
+            let plan = wiring.plan(&desired(&attachments[0])).await.unwrap().to_string();
+            assert!(plan.contains("tunnel 100 (802.1ad) 7"), "{drift}: {plan}");
+            settle(&wiring, &desired(&attachments[0])).await;
+        }
+    });
+    let (sender, heard, through) = (Wire::open(&pod), Wire::open(&wire), Wire::open(&other));
+    let frame = |vlan| tagged(&udp4([2, 0, 0, 0, 1, 11], [10, 7, 0, 11].into(), (vlan, 4242)), vlan);
+    // What is none of the pod's VLANs stays behind; the wire has both tags, and the pod its own.
+    for (at, tags) in [(&heard, vec![(0x88a8, 100), (0x8100, 7)]), (&through, vec![(0x8100, 7)])] {
+        sender.send(&frame(8));
+        assert_eq!(sender.tags_until(at, &frame(7), Duration::from_secs(10)), tags);
+    }
 }

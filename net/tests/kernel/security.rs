@@ -191,7 +191,7 @@ fn on_a_linux_bridge() {
     let world = World::new();
     world.host.ip("link add br0 type bridge");
     world.host.ip("link set br0 up");
-    secure_in_turn(&world, &Backend::LinuxBridge { bridge: ifname("br0"), gateway: None }, None);
+    secure_in_turn(&world, &Backend::LinuxBridge { bridge: ifname("br0"), vlan: Vlan::Untagged, gateway: None }, None);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn what_is_changed_behind_our_back_is_put_right() {
     world.host.ip("link add lb0 type bridge");
     world.host.ip("link set lb0 up");
     let (one, two) = (world.netns(), world.netns());
-    let on_bridge = Backend::LinuxBridge { bridge: ifname("lb0"), gateway: None };
+    let on_bridge = Backend::LinuxBridge { bridge: ifname("lb0"), vlan: Vlan::Untagged, gateway: None };
     let on_ovs = Backend::Ovs { bridge: "br0".to_owned(), vlan: Vlan::Untagged };
     let [bridged, switched] = [(&one, on_bridge), (&two, on_ovs)]
         .map(|(pod, backend)| Attachment { security: Some(limited()), ..world.attachment(pod, 11, backend) });
@@ -277,7 +277,7 @@ fn what_is_made_needs_nothing_more() {
     let switch = Switch::start(&world);
     world.host.ip("link add lb0 type bridge");
     world.host.ip("link set lb0 up");
-    let on_bridge = Backend::LinuxBridge { bridge: ifname("lb0"), gateway: None };
+    let on_bridge = Backend::LinuxBridge { bridge: ifname("lb0"), vlan: Vlan::Untagged, gateway: None };
     let on_ovs = Backend::Ovs { bridge: "br0".to_owned(), vlan: Vlan::Untagged };
     let pods = [world.netns(), world.netns(), world.netns()];
     world.wire(Some(&switch.socket()), async |wiring| {

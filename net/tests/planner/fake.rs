@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use holdfast_net::desired::{Netns, Route};
 use holdfast_net::mark::LinkMark;
-use holdfast_net::model::{IfName, MacAddr};
+use holdfast_net::model::{IfName, MacAddr, PortVlans, VlanFlags};
 use holdfast_net::observed::{
     Master, ObservedBridge, ObservedGuard, ObservedKind, ObservedLink, ObservedNamespace, ObservedOvs, ObservedPort,
     ObservedPortFlags, ObservedState,
@@ -36,8 +36,13 @@ impl Fake {
             fake.state.namespaces.insert(netns, namespace);
         }
         let bridges = BTreeMap::from([("br0".to_owned(), ObservedBridge { userspace })]);
-        fake.state.ovs = Some(ObservedOvs { bridges, ports: BTreeMap::new() });
-        fake.make(&Netns::Host, &name("br0"), ObservedKind::Bridge { ports: 0 }, LinkMark::Foreign);
+        fake.state.ovs = Some(ObservedOvs { bridges, ports: BTreeMap::new(), two_tags: true });
+        fake.make(
+            &Netns::Host,
+            &name("br0"),
+            ObservedKind::Bridge { ports: 0, vlan_filtering: true },
+            LinkMark::Foreign,
+        );
         fake.make(&Netns::Host, &name("up0"), ObservedKind::Other(String::new()), LinkMark::Foreign);
         fake
     }
@@ -48,7 +53,7 @@ impl Fake {
         for namespace in state.namespaces.values_mut() {
             let masters: Vec<Option<Master>> = namespace.links.values().map(|link| link.master.clone()).collect();
             for (name, link) in &mut namespace.links {
-                if let ObservedKind::Bridge { ports } = &mut link.kind {
+                if let ObservedKind::Bridge { ports, .. } = &mut link.kind {
                     *ports = masters.iter().filter(|master| **master == Some(Master::Name(name.clone()))).count();
                 }
             }
@@ -76,6 +81,7 @@ impl Fake {
             up: false,
             master: None,
             port: None,
+            vlans: None,
             addresses: BTreeSet::new(),
             routes: BTreeSet::new(),
             neighbours: BTreeMap::new(),
@@ -147,7 +153,7 @@ impl Fake {
                 }
             }
             Op::CreateBridge { netns, name, mac, mtu } => {
-                self.make(netns, name, ObservedKind::Bridge { ports: 0 }, LinkMark::Unnamed);
+                self.make(netns, name, ObservedKind::Bridge { ports: 0, vlan_filtering: true }, LinkMark::Unnamed);
                 self.set_hardware(netns, name, *mac, *mtu)?;
             }
             Op::CreateVeth { netns, name, mac, mtu, master, peer_netns, peer_name, peer_mac } => {
@@ -184,6 +190,11 @@ impl Fake {
                 port.learning = flags.learning.unwrap_or(port.learning);
                 port.isolated = flags.isolated.unwrap_or(port.isolated);
                 port.hairpin = flags.hairpin.unwrap_or(port.hairpin);
+            }
+            Op::SetPortVlans { netns, link, vlans } => {
+                let link = self.link(netns, link)?;
+                link.port.ok_or("not a port")?;
+                link.vlans = Some(vlans.clone());
             }
             Op::SetSysctl { netns, key, value } => {
                 let sysctls = &mut self.state.namespaces.get_mut(netns).unwrap().sysctls;
@@ -275,6 +286,7 @@ impl Fake {
         let port = self.link(netns, link)?;
         port.master = Some(Master::Name(master.clone()));
         port.port = Some(ObservedPortFlags { learning: true, isolated: false, hairpin: false });
+        port.vlans = Some(PortVlans::from([(1, VlanFlags { pvid: true, untagged: true })]));
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use holdfast_net::desired::{DesiredState, Netns};
 use holdfast_net::mark::LinkMark;
 use holdfast_net::model::{
     Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, MacvlanMode,
-    PodInterface, PortSecurity, Protocol, StaticRoute, Vlan,
+    PodInterface, PortSecurity, Protocol, StaticRoute, TunnelProtocol, Vlan, VlanFlags,
 };
 use holdfast_net::observed::{Master, ObservedGuard, ObservedKind, ObservedLink, ObservedState};
 use holdfast_net::plan::{Op, Plan, plan};
@@ -40,6 +40,11 @@ fn vlan() -> impl Strategy<Value = Vlan> {
         (1..4095u16).prop_map(Vlan::Access),
         (proptest::collection::vec(1..4095u16, 1..4), proptest::option::of(1..4095u16))
             .prop_map(|(tags, native)| Vlan::Trunk { tags, native }),
+        (1..4095u16, proptest::collection::vec(1..4095u16, 0..3)).prop_map(|(outer, customers)| Vlan::Tunnel {
+            outer,
+            customers,
+            protocol: TunnelProtocol::Ieee8021q,
+        }),
     ]
 }
 
@@ -47,8 +52,10 @@ fn backend() -> impl Strategy<Value = Backend> {
     let gateway = BridgeGateway { addresses: vec!["10.7.0.1/24".parse().unwrap()], masquerade: true };
     prop_oneof![
         vlan().prop_map(|vlan| Backend::Ovs { bridge: "br0".to_owned(), vlan }),
-        Just(Backend::LinuxBridge { bridge: name("br0"), gateway: None }),
-        Just(Backend::LinuxBridge { bridge: name("hf-pod0"), gateway: Some(gateway) }),
+        vlan()
+            .prop_filter("only Open vSwitch tunnels", |vlan| !matches!(vlan, Vlan::Tunnel { .. }))
+            .prop_map(|vlan| Backend::LinuxBridge { bridge: name("br0"), vlan, gateway: None }),
+        Just(Backend::LinuxBridge { bridge: name("hf-pod0"), vlan: Vlan::Untagged, gateway: Some(gateway) }),
         any::<bool>().prop_map(|guest| Backend::Macvtap { uplink: name("up0"), mode: MacvlanMode::Bridge, guest }),
     ]
 }
@@ -135,7 +142,11 @@ fn world(count: usize, userspace: bool, strangers: &[(Option<usize>, &str, bool)
     let mut fake = Fake::new(count, userspace);
     for (pod, link, bridge) in strangers {
         let netns = pod.map_or(Netns::Host, |pod| Netns::Path(format!("/pods/{}", pod % count).into()));
-        let kind = if *bridge { ObservedKind::Bridge { ports: 0 } } else { ObservedKind::Other("dummy".into()) };
+        let kind = if *bridge {
+            ObservedKind::Bridge { ports: 0, vlan_filtering: false }
+        } else {
+            ObservedKind::Other("dummy".into())
+        };
         if !fake.state.namespaces[&netns].links.contains_key(&name(link)) {
             fake.make(&netns, &name(link), kind, LinkMark::Foreign);
             let made = fake.state.namespaces.get_mut(&netns).unwrap().links.get_mut(&name(link)).unwrap();
@@ -204,6 +215,11 @@ fn disturb(fake: &mut Fake, what: u8, which: usize) {
         13 => namespace.guard.iter_mut().for_each(|guard| guard.rules.clear()),
         14 => namespace.guard.iter_mut().for_each(|guard| drop(guard.elements.pop_last())),
         15 => {
+            if let Some(vlans) = &mut observed.vlans {
+                vlans.insert(4000, VlanFlags { pvid: true, untagged: true });
+            }
+        }
+        16 => {
             for port in fake.state.ovs.as_mut().unwrap().ports.values_mut() {
                 port.flows = None;
             }
@@ -269,7 +285,7 @@ proptest! {
 
     #[test]
     fn drift_is_put_right(
-        pods in pods(), userspace: bool, disturbances in proptest::collection::vec((0..17u8, 0..20usize), 1..4),
+        pods in pods(), userspace: bool, disturbances in proptest::collection::vec((0..18u8, 0..20usize), 1..4),
     ) {
         let mut fake = world(pods.len(), userspace, &[]);
         for pod in &pods {

@@ -7,7 +7,7 @@ use holdfast_agent::cni::result::{CniResult, Version};
 use holdfast_api::pool::Pool;
 use holdfast_api::underlay::{self, Subnet, UnderlayNetwork};
 use holdfast_ipam::network::{NetConf, NetworkConfig, NetworkError, NetworkList};
-use holdfast_net::model::{Backend, Vlan};
+use holdfast_net::model::Backend;
 use serde_json::{Value, json};
 
 /// How many addresses of a pool are looked at.
@@ -84,12 +84,8 @@ pub fn underlay_network(bytes: &[u8]) {
 /// A network is one that can be wired, and its addresses are of its subnets.
 fn resolved(network: &NetworkConfig) {
     let valid = |id: &u16| (1..=4094).contains(id);
-    if let Backend::Ovs { vlan, .. } = &network.backend {
-        match vlan {
-            Vlan::Untagged => {}
-            Vlan::Access(id) => assert!(valid(id), "{vlan}"),
-            Vlan::Trunk { tags, native } => assert!(tags.iter().chain(native).all(valid), "{vlan}"),
-        }
+    if let Backend::Ovs { vlan, .. } | Backend::LinuxBridge { vlan, .. } = &network.backend {
+        assert!(vlan.ids().iter().all(valid), "{vlan}");
     }
     assert!(network.mtu.is_none_or(|mtu| (68..=65535).contains(&mtu)), "{:?}", network.mtu);
     network.addressing.subnets.iter().for_each(pool);

@@ -24,6 +24,8 @@ use crate::model::IfName;
 const DELETED_LINK: u16 = 17;
 const LINKS: [u16; 2] = [16, DELETED_LINK];
 const ADDRESSES: [u16; 2] = [20, 21];
+/// RTM_NEWVLAN and RTM_DELVLAN, whose struct br_vlan_msg has the number of the link where the others have it.
+const VLANS: [u16; 2] = [112, 113];
 const ROUTES: [u16; 2] = [24, 25];
 /// Where a link's and an address's message have the number of their link (struct ifinfomsg, struct ifaddrmsg), how long the
 /// former's header is, and IFLA_IFNAME.
@@ -34,6 +36,8 @@ const NAME: u16 = 3;
 const PROTOCOL_OFFSET: usize = 5;
 /// Groups of rtnetlink, as a mask: RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
 const LINK_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
+/// RTNLGRP_BRVLAN, which is too high for a mask.
+const VLAN_GROUP: u32 = 33;
 /// Groups of nfnetlink, as a mask: NFNLGRP_NFTABLES.
 const TABLE_GROUPS: u32 = 1 << 6;
 /// What the names of all our tables begin with.
@@ -72,6 +76,10 @@ impl Listener {
         socket.set_listen_all_namespaces(true)?;
         socket.set_non_blocking(true)?;
         socket.bind(&SocketAddr::new(0, groups))?;
+        if what == Events::Links {
+            // Kernels before 5.6 do not have it, and tell of VLANs of ports as of their links.
+            let _ = socket.add_membership(VLAN_GROUP);
+        }
         let links =
             if what == Events::Links { observe::dump_links(&mut Netlink::open(protocol)?)? } else { Vec::new() };
         let names = links.iter().filter_map(|link| Some((link.header.index, observe::name_of(link)?))).collect();
@@ -139,7 +147,8 @@ impl Listener {
         let index = message.payload.get(INDEX_OFFSET..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))?;
         let known = self.names.get(&index).cloned();
         if !LINKS.contains(&message.kind) {
-            return ADDRESSES.contains(&message.kind).then(|| known.into_iter().collect());
+            let told = ADDRESSES.contains(&message.kind) || VLANS.contains(&message.kind);
+            return told.then(|| known.into_iter().collect());
         }
         let attributes = NlasIterator::new(message.payload.get(LINK_HEADER..)?);
         let name = attributes.map_while(Result::ok).find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == NAME)?;
@@ -186,7 +195,7 @@ fn may_be_ours(what: Events, message: &Message<'_>) -> bool {
         Events::Links if ROUTES.contains(&message.kind) => {
             message.payload.get(PROTOCOL_OFFSET).is_none_or(|protocol| *protocol == ROUTE_PROTOCOL)
         }
-        Events::Links => LINKS.contains(&message.kind) || ADDRESSES.contains(&message.kind),
+        Events::Links => [LINKS, ADDRESSES, VLANS].iter().flatten().any(|kind| *kind == message.kind),
         Events::Tables => message.payload.windows(TABLES.len()).any(|window| window == TABLES),
     }
 }

@@ -90,7 +90,7 @@ pub(super) fn table(name: &str) -> Vec<u8> {
 
 pub(super) fn set(table: &str, set: Set, number: u32) -> Vec<u8> {
     let address_type = match set {
-        Set::Ports | Set::Ipv4Limited | Set::Ipv6Limited => None,
+        Set::Ports | Set::Tagged | Set::Ipv4Limited | Set::Ipv6Limited => None,
         Set::Sources => Some(TYPE_MAC),
         Set::Ipv4 | Set::Ipv4Prefixes => Some(TYPE_IPV4),
         Set::Ipv6 | Set::Ipv6Prefixes => Some(TYPE_IPV6),

@@ -157,6 +157,12 @@ impl Ovs {
         Ok(if connected { self.shared.replica().attachments() } else { BTreeSet::new() })
     }
 
+    /// The ports of a bridge that are not ours, with their MTUs, as far as they have one.
+    pub(super) async fn foreign_ports(&self, bridge: &str) -> Result<BTreeMap<String, u32>, StepError> {
+        let connected = self.connected().await?;
+        Ok(if connected { self.shared.replica().foreign_ports(bridge) } else { BTreeMap::new() })
+    }
+
     /// The names of its bridges.
     pub(super) async fn bridges(&self) -> Result<Vec<String>, StepError> {
         let connected = self.connected().await?;
@@ -182,8 +188,11 @@ impl Ovs {
             row[column] = value;
         }
         if let Some(present) = present {
+            // As ovs-vsctl does: without it the switch does not look at a port whose mode alone has changed.
+            let told =
+                json!({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]});
             let update = json!({"op": "update", "table": "Port", "where": is(present.uuid()), "row": row});
-            let results = self.transact(vec![update]).await?;
+            let results = self.transact(vec![told, update]).await?;
             return if counted(&results) { self.synced(name, port).await } else { Err(vanished("port", name)) };
         }
         let number = self.row.fetch_add(1, Ordering::Relaxed);

@@ -8,15 +8,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::{Map, Value, json};
 
 use crate::mark::{OVS_ATTACHMENT, OVS_OWNER, OVS_SECURED};
-use crate::model::{AttachmentId, Vlan};
+use crate::model::{AttachmentId, TunnelProtocol, Vlan};
 use crate::observed::{ObservedBridge, ObservedOvs, ObservedPort};
 
 /// Tables and columns.
-const MONITORED: [(&str, &[&str]); 3] = [
+const MONITORED: [(&str, &[&str]); 4] = [
+    ("Open_vSwitch", &["other_config"]),
     ("Bridge", &["name", "datapath_type", "ports"]),
-    ("Port", &["name", "interfaces", "tag", "trunks", "vlan_mode", "external_ids"]),
-    ("Interface", &["name", "ofport", "error"]),
+    ("Port", &["name", "interfaces", "tag", "trunks", "cvlans", "vlan_mode", "other_config", "external_ids"]),
+    ("Interface", &["name", "ofport", "mtu", "error"]),
 ];
+
+/// Key in `other_config` of a port of the Ethernet type of the outer tag.
+const QINQ_ETHTYPE: &str = "qinq-ethtype";
 
 /// A row: column -> its elements. A map's elements are its pairs.
 type Row = HashMap<String, BTreeSet<Element>>;
@@ -32,6 +36,8 @@ enum Element {
 /// The copy.
 #[derive(Debug, Default)]
 pub struct Replica {
+    /// The one row of the switch itself.
+    switch: HashMap<String, Row>,
     bridges: HashMap<String, Row>,
     ports: HashMap<String, Row>,
     /// The ports' identities by their names, of which there is one of each: many ask for theirs at each update.
@@ -89,6 +95,9 @@ impl Replica {
     fn touched(&self, updates: &Value) -> Touched {
         let rows = |table: &str| updates.get(table).and_then(Value::as_object).into_iter().flatten();
         let mut names = BTreeSet::new();
+        if rows("Open_vSwitch").next().is_some() {
+            return Touched::Bridges;
+        }
         for (_, change) in rows("Bridge") {
             let columns = change.get("modify").and_then(Value::as_object);
             let Some(ports) = columns.filter(|columns| columns.len() == 1).and_then(|columns| columns.get("ports"))
@@ -109,9 +118,12 @@ impl Replica {
     }
 
     fn apply(&mut self, updates: &Value) {
-        for (table, rows) in
-            [("Bridge", &mut self.bridges), ("Port", &mut self.ports), ("Interface", &mut self.interfaces)]
-        {
+        for (table, rows) in [
+            ("Open_vSwitch", &mut self.switch),
+            ("Bridge", &mut self.bridges),
+            ("Port", &mut self.ports),
+            ("Interface", &mut self.interfaces),
+        ] {
             let Some(changes) = updates.get(table).and_then(Value::as_object) else { continue };
             for (uuid, change) in changes {
                 update_row(rows, uuid, change);
@@ -166,6 +178,20 @@ impl Replica {
         here.next().map(str::to_owned)
     }
 
+    /// The ports of a bridge without a mark of ours, with the smallest MTU of their interfaces; without the bridge's own.
+    pub(super) fn foreign_ports(&self, bridge: &str) -> BTreeMap<String, u32> {
+        let rows = self.bridges.values().filter(|row| text(row, "name") == Some(bridge));
+        let ports = rows.flat_map(|row| uuids(row, "ports")).filter_map(|uuid| self.ports.get(uuid));
+        let foreign = ports.filter(|row| pair(row, OVS_ATTACHMENT).is_none());
+        let with_mtu = foreign.filter_map(|row| {
+            let name = text(row, "name").filter(|name| *name != bridge)?;
+            let interfaces = uuids(row, "interfaces").filter_map(|uuid| self.interfaces.get(uuid));
+            let mtus = interfaces.filter_map(|row| number(row, "mtu").and_then(|mtu| u32::try_from(mtu).ok()));
+            Some((name.to_owned(), mtus.min()?))
+        });
+        with_mtu.collect()
+    }
+
     /// The names of all bridges.
     pub(super) fn bridge_names(&self) -> Vec<String> {
         self.bridges.values().filter_map(|row| text(row, "name").map(str::to_owned)).collect()
@@ -218,7 +244,15 @@ impl Replica {
             };
             Some((name.clone(), port))
         });
-        ObservedOvs { bridges: bridges.collect(), ports: ports.collect() }
+        ObservedOvs { bridges: bridges.collect(), ports: ports.collect(), two_tags: self.two_tags() }
+    }
+
+    /// Whether the switch looks at two VLAN tags of a frame (ovs-vswitchd.conf.db(5), `vlan-limit`): 0 is as many as it
+    /// can, and nothing is one.
+    fn two_tags(&self) -> bool {
+        let limit =
+            self.switch.values().find_map(|row| pair_of(row, "other_config", "vlan-limit")?.parse::<u32>().ok());
+        limit.is_some_and(|limit| limit != 1)
     }
 
     /// The attachments that our marks name.
@@ -243,7 +277,7 @@ fn update_row(rows: &mut HashMap<String, Row>, uuid: &str, change: &Value) {
 
 fn modify(present: &mut BTreeSet<Element>, column: &str, change: BTreeSet<Element>) {
     match column {
-        "ports" | "interfaces" | "trunks" => {
+        "ports" | "interfaces" | "trunks" | "cvlans" => {
             for element in change {
                 if !present.remove(&element) {
                     present.insert(element);
@@ -251,7 +285,7 @@ fn modify(present: &mut BTreeSet<Element>, column: &str, change: BTreeSet<Elemen
             }
         }
         // A pair that is there goes; another value for its key replaces it.
-        "external_ids" => {
+        "external_ids" | "other_config" => {
             for element in change {
                 let Element::Pair(key, _) = &element else { continue };
                 let unchanged = present.contains(&element);
@@ -302,6 +336,14 @@ fn text<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
     })
 }
 
+/// The rows that a column names.
+fn uuids<'a>(row: &'a Row, column: &str) -> impl Iterator<Item = &'a String> {
+    row.get(column).into_iter().flatten().filter_map(|element| match element {
+        Element::Text(uuid) => Some(uuid),
+        Element::Number(_) | Element::Pair(..) => None,
+    })
+}
+
 fn numbers(row: &Row, column: &str) -> Vec<i64> {
     let elements = row.get(column).into_iter().flatten();
     elements
@@ -317,7 +359,11 @@ fn number(row: &Row, column: &str) -> Option<i64> {
 }
 
 fn pair<'a>(row: &'a Row, key: &str) -> Option<&'a str> {
-    row.get("external_ids")?.iter().find_map(|element| match element {
+    pair_of(row, "external_ids", key)
+}
+
+fn pair_of<'a>(row: &'a Row, column: &str, key: &str) -> Option<&'a str> {
+    row.get(column)?.iter().find_map(|element| match element {
         Element::Pair(found, value) if found == key => Some(value.as_str()),
         Element::Pair(..) | Element::Text(_) | Element::Number(_) => None,
     })
@@ -328,11 +374,17 @@ fn vlan(row: &Row) -> Option<Vlan> {
     let tag = |number: i64| u16::try_from(number).ok();
     let native = number(row, "tag").and_then(tag);
     let tags: Vec<u16> = numbers(row, "trunks").into_iter().filter_map(tag).collect();
+    let customers = numbers(row, "cvlans").into_iter().filter_map(tag).collect();
+    let protocol = match pair_of(row, "other_config", QINQ_ETHTYPE) {
+        None => Some(TunnelProtocol::default()),
+        Some(name) => [TunnelProtocol::Ieee8021ad, TunnelProtocol::Ieee8021q].into_iter().find(|it| it.name() == name),
+    };
     match (text(row, "vlan_mode"), native, tags.is_empty()) {
         (None, None, true) => Some(Vlan::Untagged),
         (Some("access"), Some(tag), true) => Some(Vlan::Access(tag)),
         (Some("trunk"), None, false) => Some(Vlan::Trunk { tags, native: None }),
         (Some("native-untagged"), Some(native), false) => Some(Vlan::Trunk { tags, native: Some(native) }),
+        (Some("dot1q-tunnel"), Some(outer), true) => Some(Vlan::Tunnel { outer, customers, protocol: protocol? }),
         _ => None,
     }
 }
@@ -341,13 +393,18 @@ fn vlan(row: &Row) -> Option<Vlan> {
 pub(super) fn vlan_columns(vlan: &Vlan) -> BTreeMap<&'static str, Value> {
     let none = || json!(["set", []]);
     let set = |tags: &[u16]| json!(["set", tags.iter().collect::<BTreeSet<_>>()]);
-    let (mode, tag, trunks) = match vlan {
-        Vlan::Untagged => (none(), none(), none()),
-        Vlan::Access(tag) => (json!("access"), json!(tag), none()),
-        Vlan::Trunk { tags, native: None } => (json!("trunk"), none(), set(tags)),
-        Vlan::Trunk { tags, native: Some(native) } => (json!("native-untagged"), json!(native), set(tags)),
+    let (mode, tag, trunks, customers) = match vlan {
+        Vlan::Untagged => (none(), none(), none(), none()),
+        Vlan::Access(tag) => (json!("access"), json!(tag), none(), none()),
+        Vlan::Trunk { tags, native: None } => (json!("trunk"), none(), set(tags), none()),
+        Vlan::Trunk { tags, native: Some(native) } => (json!("native-untagged"), json!(native), set(tags), none()),
+        Vlan::Tunnel { outer, customers, protocol: _ } => (json!("dot1q-tunnel"), json!(outer), none(), set(customers)),
     };
-    BTreeMap::from([("vlan_mode", mode), ("tag", tag), ("trunks", trunks)])
+    let mut columns = BTreeMap::from([("vlan_mode", mode), ("tag", tag), ("trunks", trunks), ("cvlans", customers)]);
+    if let Vlan::Tunnel { protocol, .. } = vlan {
+        columns.insert("other_config", json!(["map", [[QINQ_ETHTYPE, protocol.name()]]]));
+    }
+    columns
 }
 
 #[cfg(test)]
@@ -418,6 +475,8 @@ mod tests {
             Vlan::Access(1),
             Vlan::Trunk { tags: vec![2, 4094], native: None },
             Vlan::Trunk { tags: vec![2], native: Some(3) },
+            Vlan::Tunnel { outer: 9, customers: Vec::new(), protocol: TunnelProtocol::Ieee8021ad },
+            Vlan::Tunnel { outer: 9, customers: vec![2, 4094], protocol: TunnelProtocol::Ieee8021q },
         ] {
             let row: Row =
                 vlan_columns(&vlan).into_iter().map(|(column, value)| (column.to_owned(), elements(&value))).collect();
