@@ -26,7 +26,8 @@
 //! - A full pool: `edges::a_full_pool_fails_add_and_not_status`.
 //! - Fifty containers at once, and in disorder: `load`.
 //! - Larger than the wire: `mtu`. Changed behind our back: `healing`.
-//! - In lists, before and behind the reference plugins: `chained`, `annotated`. Its results: `result`.
+//! - In lists, before and behind the reference plugins: `chained`, `annotated`. As docs/attach-pods.md has it: `page`.
+//!   Its results: `result`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod again;
@@ -41,6 +42,7 @@ mod host;
 mod load;
 mod mtu;
 mod ovs;
+mod page;
 mod plugin;
 mod reference;
 mod result;

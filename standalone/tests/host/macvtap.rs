@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::world::{LONG, World, eventually};
+use crate::world::{IMAGE, LONG, World, eventually, image};
 
 /// What the server of the segment gives the Ethernet address of the example.
 const ADDRESS: &str = "198.51.100.10";
@@ -15,29 +15,36 @@ const ADDRESS: &str = "198.51.100.10";
 fn example() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = fs::read_to_string(root.join("deploy/examples/macvtap.yaml")).unwrap();
-    let image = "oci:/usr/local/share/holdfast/guest";
-    assert!(text.contains(image));
-    text.replace(image, &format!("oci:{}", root.join("target/guest/oci").display()))
+    assert!(text.contains(IMAGE));
+    text.replace(IMAGE, &image())
 }
 
-/// The DHCP server of the segment.
-struct Server(Child);
+/// Makes the wire from the host's `eth1` to the machine's `far`.
+fn make_wire(world: &World) {
+    let wire = format!("ip link add eth1 type veth peer name far netns {}", world.machine.pid());
+    world.host.sh(&format!("{wire}; ip link set eth1 up"));
+    world.machine.sh("ip addr add 198.51.100.1/24 dev far; ip link set far up");
+}
+
+/// The DHCP server of a segment.
+pub struct Server(Child);
 
 impl Server {
-    /// It serves the machine's `far`, which is made here, and leads to the host's `eth1`.
-    fn start(world: &World) -> Self {
-        let wire = format!("ip link add eth1 type veth peer name far netns {}", world.machine.pid());
-        world.host.sh(&format!("{wire}; ip link set eth1 up"));
-        world.machine.sh("ip addr add 198.51.100.1/24 dev far; ip link set far up");
+    /// It serves a link of the machine, and gives each Ethernet address the IP address that is paired with it.
+    pub fn start(world: &World, link: &str, given: &[(String, String)]) -> Self {
         let config = world.path("udhcpd.conf");
         let leases = world.path("udhcpd.leases");
         fs::write(&leases, "").unwrap();
-        let text = format!(
-            "start {ADDRESS}\nend 198.51.100.20\ninterface far\nlease_file {}\npidfile {}\nopt subnet 255.255.255.0\n\
-             static_lease 02:00:00:00:02:0b {ADDRESS}\n",
+        let mut text = format!(
+            "start {}\nend {}\ninterface {link}\nlease_file {}\npidfile {}\nopt subnet 255.255.255.0\n",
+            given[0].1,
+            given[given.len() - 1].1,
             leases.display(),
             world.path("udhcpd.pid").display()
         );
+        for (mac, address) in given {
+            text += &format!("static_lease {mac} {address}\n");
+        }
         fs::write(&config, text).unwrap();
         let mut server = world.machine.command("busybox");
         server.arg("udhcpd").arg("-f").arg(config);
@@ -66,7 +73,8 @@ fn links(world: &World) -> String {
 #[test]
 fn a_guest_on_a_macvtap_is_on_the_wire() {
     let mut world = World::new();
-    let _server = Server::start(&world);
+    make_wire(&world);
+    let _server = Server::start(&world, "far", &[("02:00:00:00:02:0b".to_owned(), ADDRESS.to_owned())]);
     world.write("macvtap.yaml", &example());
     let vmi = world.running("direct", None);
     world.answers(ADDRESS);

@@ -79,8 +79,11 @@ fn programs() -> &'static Path {
             let status = Command::new(env!("CARGO")).args(arguments).status().unwrap();
             assert!(status.success(), "cargo {arguments:?}");
         };
-        run(&["build", "--quiet", "-p", "holdfast-launcher", "-p", "holdfast-cni", "-p", "holdfast-cli"]);
-        run(&["run", "--quiet", "-p", "xtask", "--", "guest"]);
+        // In a lane they are built before: there is nothing to build with.
+        if std::env::var_os("HOLDFAST_LANE").is_none() {
+            run(&["build", "--quiet", "-p", "holdfast-launcher", "-p", "holdfast-cni", "-p", "holdfast-cli"]);
+            run(&["run", "--quiet", "-p", "xtask", "--", "guest"]);
+        }
         Path::new(env!("CARGO_BIN_EXE_holdfastd")).parent().unwrap().to_owned()
     })
 }
@@ -284,14 +287,26 @@ impl World {
 
     /// Waits until the machine on the wire gets answers to ping and HTTP from an address.
     pub fn answers(&self, address: &str) {
+        self.answers_from(&self.machine, address);
+    }
+
+    /// The same from where an address is reached.
+    pub fn answers_from(&self, from: &Namespace, address: &str) {
         let request = format!(
             "exec 3<>/dev/tcp/{address}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && timeout 2 grep -q '200 OK' <&3"
         );
         eventually(&format!("{address} answers"), LONG, || {
-            let ping = self.machine.try_sh(&format!("busybox ping -q -c 1 -W 1 {address}"));
-            let http = ping && self.machine.command("bash").args(["-c", &request]).output().unwrap().status.success();
+            let ping = from.try_sh(&format!("busybox ping -q -c 1 -W 1 {address}"));
+            let http = ping && from.command("bash").args(["-c", &request]).output().unwrap().status.success();
             http.then_some(())
         });
+    }
+
+    /// What a guest has printed on its serial console so far.
+    pub fn guest_log(&self, uid: &str) -> String {
+        let folder = self.path("s/vms").join(uid).join("private").join(uid);
+        let bytes = fs::read(folder.join("virt-serial0-log")).unwrap();
+        String::from_utf8_lossy(&bytes).replace('\r', "")
     }
 
     /// What a test leaves on its host, if anything: links, tables, namespaces, processes, files, control groups.
@@ -429,9 +444,16 @@ spec:
   config: '{"cniVersion": "1.0.0", "type": "holdfast", "network": "lan"}'
 "#;
 
+/// Where examples and documents have the test guest.
+pub const IMAGE: &str = "oci:/usr/local/share/holdfast/guest";
+
+/// Where it is here.
+pub fn image() -> String {
+    format!("oci:{}", Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/guest/oci").display())
+}
+
 /// A VM with a NIC on the pod network and one on `lan`.
 pub fn vm(name: &str, strategy: &str, annotation: &str, network: &str) -> String {
-    let image = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/guest/oci");
     format!(
         r#"
 apiVersion: kubevirt.io/v1
@@ -458,8 +480,8 @@ spec:
       terminationGracePeriodSeconds: 5
       volumes:
       - name: root
-        containerDisk: {{image: "oci:{}"}}
+        containerDisk: {{image: "{}"}}
 "#,
-        image.display()
+        image()
     )
 }
