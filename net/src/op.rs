@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 
 use crate::desired::{Netns, OvsPort, PortFlags, Route, Tap};
 use crate::mark::{Mark, OwnedLink, OwnedPort, OwnedTable};
-use crate::model::{IfName, MacAddr, MacvlanMode};
+use crate::model::{IfName, MacAddr, MacvlanMode, Shaper};
 use crate::security::flows::Flow;
 use crate::security::rules::Element;
 use crate::table::Table;
@@ -270,6 +270,15 @@ pub enum Op {
         /// The port's name.
         name: String,
     },
+    /// Sets how fast a link sends.
+    SetShaper {
+        /// Where.
+        netns: Netns,
+        /// The link.
+        link: IfName,
+        /// Its token bucket.
+        shaper: Shaper,
+    },
     /// Brings our flows of an OVS port to their whole content, at once.
     SetOvsFlows {
         /// The port's name.
@@ -319,6 +328,7 @@ impl Op {
             | Self::RemoveRoute { netns, .. }
             | Self::AddRoute { netns, .. }
             | Self::RemoveNeighbour { netns, .. }
+            | Self::SetShaper { netns, .. }
             | Self::SetNeighbour { netns, .. } => Some(netns),
         }
     }
@@ -406,6 +416,7 @@ impl fmt::Display for Op {
                 write!(f, "{verb} OVS port {name} of {}: {}", port.bridge, port.vlan)
             }
             Self::AwaitOvsPort { name } => write!(f, "await OVS port {name}"),
+            Self::SetShaper { netns, link, shaper } => write!(f, "shape {link} to {shaper} in {netns}"),
             Self::SetOvsFlows { name, bridge, number, flows } => {
                 write!(f, "set {} flows of OVS port {name} ({number}) of {bridge}", flows.len())
             }

@@ -51,6 +51,7 @@ pub(super) struct Details {
     pub(super) routes: bool,
     pub(super) neighbours: bool,
     pub(super) tx_checksum: bool,
+    pub(super) shaper: bool,
 }
 
 impl Details {
@@ -60,6 +61,7 @@ impl Details {
             routes: link.routes.is_some(),
             neighbours: link.neighbours.is_some(),
             tx_checksum: link.tx_checksum != TxChecksum::Any,
+            shaper: link.shaper.is_some(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel tells of links, addresses, routes and nftables, in all namespaces that have a number in ours.
+//! What the kernel tells of links, addresses, routes, queues and nftables, in all namespaces that have a number in ours.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -16,6 +16,7 @@ use tokio::sync::broadcast::Sender;
 
 use super::Place;
 use crate::kernel::netlink::{Datagram, Message, Netlink};
+use crate::kernel::shaper::{DELETE_QUEUE, HANDLE, HANDLE_OFFSET, NEW_QUEUE};
 use crate::kernel::{guard, observe};
 use crate::mark::ROUTE_PROTOCOL;
 use crate::model::IfName;
@@ -25,15 +26,17 @@ const DELETED_LINK: u16 = 17;
 const LINKS: [u16; 2] = [16, DELETED_LINK];
 const ADDRESSES: [u16; 2] = [20, 21];
 const ROUTES: [u16; 2] = [24, 25];
-/// Where a link's and an address's message have the number of their link (struct ifinfomsg, struct ifaddrmsg), how long the
-/// former's header is, and IFLA_IFNAME.
+const QUEUES: [u16; 2] = [NEW_QUEUE, DELETE_QUEUE];
+/// Where the messages of links, addresses and queues have the number of their link (struct ifinfomsg, struct ifaddrmsg, struct
+/// tcmsg), how long the first one's header is, and IFLA_IFNAME.
 const INDEX_OFFSET: usize = 4;
 const LINK_HEADER: usize = 16;
 const NAME: u16 = 3;
 /// Where a route's message has its protocol (struct rtmsg).
 const PROTOCOL_OFFSET: usize = 5;
-/// Groups of rtnetlink, as a mask: RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
-const LINK_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
+/// Groups of rtnetlink, as a mask: RTNLGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR,
+/// _IPV6_ROUTE.
+const LINK_GROUPS: u32 = 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
 /// Groups of nfnetlink, as a mask: NFNLGRP_NFTABLES.
 const TABLE_GROUPS: u32 = 1 << 6;
 /// What the names of all our tables begin with.
@@ -139,7 +142,8 @@ impl Listener {
         let index = message.payload.get(INDEX_OFFSET..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))?;
         let known = self.names.get(&index).cloned();
         if !LINKS.contains(&message.kind) {
-            return ADDRESSES.contains(&message.kind).then(|| known.into_iter().collect());
+            let names_it = ADDRESSES.contains(&message.kind) || QUEUES.contains(&message.kind);
+            return names_it.then(|| known.into_iter().collect());
         }
         let attributes = NlasIterator::new(message.payload.get(LINK_HEADER..)?);
         let name = attributes.map_while(Result::ok).find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == NAME)?;
@@ -185,6 +189,10 @@ fn may_be_ours(what: Events, message: &Message<'_>) -> bool {
     match what {
         Events::Links if ROUTES.contains(&message.kind) => {
             message.payload.get(PROTOCOL_OFFSET).is_none_or(|protocol| *protocol == ROUTE_PROTOCOL)
+        }
+        Events::Links if QUEUES.contains(&message.kind) => {
+            let handle = message.payload.get(HANDLE_OFFSET..).and_then(|rest| rest.first_chunk());
+            handle.is_none_or(|handle| u32::from_ne_bytes(*handle) == HANDLE)
         }
         Events::Links => LINKS.contains(&message.kind) || ADDRESSES.contains(&message.kind),
         Events::Tables => message.payload.windows(TABLES.len()).any(|window| window == TABLES),
