@@ -296,6 +296,40 @@ pub enum Op {
 static HOST: Netns = Netns::Host;
 
 impl Op {
+    /// What of an attachment it is about, in a word: what was wrong, where it mends something.
+    pub fn subject(&self) -> &'static str {
+        match self {
+            Self::DeleteLinks { .. }
+            | Self::CreateBridge { .. }
+            | Self::CreateVeth { .. }
+            | Self::CreateTap { .. }
+            | Self::CreateMacvlan { .. }
+            | Self::SetMark { .. }
+            | Self::SetMac { .. }
+            | Self::SetMtu { .. }
+            | Self::DisableTxChecksum { .. }
+            | Self::SetUp { .. } => "link",
+            Self::DeleteOvsPort(_)
+            | Self::SetOvsPort { .. }
+            | Self::AwaitOvsPort { .. }
+            | Self::ClearMaster { .. }
+            | Self::SetMaster { .. }
+            | Self::SetPortFlags { .. } => "port",
+            Self::RemoveAddress { .. } | Self::AddAddress { .. } => "address",
+            Self::RemoveRoute { .. } | Self::AddRoute { .. } => "route",
+            Self::RemoveNeighbour { .. } | Self::SetNeighbour { .. } => "neighbour",
+            Self::SetSysctl { .. } => "setting",
+            Self::SetOvsFlows { .. } => "flows",
+            Self::DeleteTable { .. }
+            | Self::ReplaceTable { .. }
+            | Self::RemoveElements { .. }
+            | Self::DeleteGuard { .. }
+            | Self::CreateGuard { .. }
+            | Self::AddElements { .. } => "rules",
+            Self::SetShaper { .. } => "bandwidth",
+        }
+    }
+
     /// The namespace that this is done inside of; none where it is done by a tool or by the switch.
     pub fn inside(&self) -> Option<&Netns> {
         match self {

@@ -105,8 +105,8 @@ fn repairs(host: &Host) -> u64 {
 
 /// How many attachments were mended.
 fn repairs_of(metrics: &str) -> u64 {
-    let line = metrics.lines().find(|line| line.starts_with("holdfast_attachment_repairs_total")).unwrap();
-    line.rsplit(' ').next().unwrap().parse().unwrap()
+    let counts = metrics.lines().filter_map(|line| line.strip_prefix("holdfast_attachment_repairs_total{"));
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 #[test]
