@@ -21,7 +21,7 @@ pub struct Metrics {
     /// Attachments that are not as they shall be, at the last look.
     pub drifted: Gauge,
     /// Attachments that were found changed and were mended.
-    pub repairs: Counter,
+    pub repairs: Family<RepairLabels, Counter>,
     /// Failed tries to remove what DEL asked for.
     pub removal_failures: Counter,
     /// Leases in the store.
@@ -35,6 +35,13 @@ struct CniLabels {
     verb: &'static str,
     backend: &'static str,
     outcome: String,
+}
+
+/// Labels of repairs.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RepairLabels {
+    /// `link`, `port`, `address`, `route`, `neighbour`, `setting`, `flows`, `rules` or `bandwidth`.
+    pub what: &'static str,
 }
 
 /// Labels of the leases.
@@ -57,7 +64,7 @@ impl Default for Metrics {
             cni,
             attachments: Gauge::default(),
             drifted: Gauge::default(),
-            repairs: Counter::default(),
+            repairs: Family::default(),
             removal_failures: Counter::default(),
             leases: Family::default(),
             vmi: VmiMetrics::default(),
@@ -73,7 +80,7 @@ impl Default for Metrics {
         registry.register("attachments_drifted", "Attachments that are not as they shall be", metrics.drifted.clone());
         registry.register(
             "attachment_repairs",
-            "Attachments that had drifted and were mended",
+            "Attachments that had drifted and were mended, by the first thing that was wrong",
             metrics.repairs.clone(),
         );
         registry.register(

@@ -7,6 +7,7 @@ mod networks;
 
 use futures::future::BoxFuture;
 use holdfast_api::lease::Claim;
+use holdfast_api::nad::Bandwidth;
 use holdfast_api::underlay::AddressPair;
 use holdfast_ipam::nic::NicLease;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
@@ -44,6 +45,8 @@ pub struct VmNic {
     pub vm_owned: bool,
     /// What the guest asks to use beside its addresses; what of it the network allows is seen to when it is attached.
     pub pairs: Vec<AddressPair>,
+    /// How much it asks to carry.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 impl From<&NicLease> for VmNic {
@@ -55,6 +58,7 @@ impl From<&NicLease> for VmNic {
             delivery: Some(lease.delivery.clone()),
             vm_owned: lease.vm_owned,
             pairs: lease.pairs.clone(),
+            bandwidth: lease.bandwidth.clone(),
         }
     }
 }

@@ -8,15 +8,19 @@ use kube::core::ObjectMeta;
 use serde_json::{Map, Value};
 
 use crate::kubevirt::{Network, VirtualMachine, VirtualMachineInstance};
-use crate::underlay::{AddressPair, MOST_PAIRS};
+use crate::nad::Bandwidth;
+use crate::underlay::{AddressPair, MOST_PAIRS, bandwidth_problem};
 
 /// Annotation of a VM or its template: the addresses that it asks for, as JSON by network name.
 pub const ADDRESSES_ANNOTATION: &str = "holdfast.io/ip-addresses";
 /// Annotation of a VM or its template: the addresses beside their own that its NICs use, as JSON by network name.
 pub const PAIRS_ANNOTATION: &str = "holdfast.io/allowed-address-pairs";
 
+/// Annotation of a VM or its template: how much its NICs may carry, as JSON by network name.
+pub const BANDWIDTH_ANNOTATION: &str = "holdfast.io/bandwidth";
+
 /// All of these annotations.
-pub const BY_NETWORK: [&str; 2] = [ADDRESSES_ANNOTATION, PAIRS_ANNOTATION];
+pub const BY_NETWORK: [&str; 3] = [ADDRESSES_ANNOTATION, PAIRS_ANNOTATION, BANDWIDTH_ANNOTATION];
 
 /// Reads the annotation.
 ///
@@ -89,6 +93,23 @@ pub fn parse_pairs(text: &str) -> Result<BTreeMap<String, Vec<AddressPair>>, Str
     Ok(parsed)
 }
 
+/// Reads the annotation of bandwidths.
+///
+/// # Errors
+/// What is wrong with it, and what would be valid, as a sentence.
+pub fn parse_bandwidths(text: &str) -> Result<BTreeMap<String, Bandwidth>, String> {
+    let wrong = |what: String| {
+        let example = r#"{"lan": {"ingressRate": 100000000, "egressRate": 50000000, "egressBurst": 1000000}}"#;
+        format!("annotation {BANDWIDTH_ANNOTATION} {what}; valid is JSON by network name, such as {example}")
+    };
+    let parsed: BTreeMap<String, Bandwidth> =
+        serde_json::from_str(text).map_err(|error| wrong(format!("cannot be read ({error})")))?;
+    match parsed.iter().find_map(|(network, bandwidth)| Some((network, bandwidth_problem(bandwidth)?))) {
+        Some((network, (field, message))) => Err(wrong(format!("of network `{network}`: `{field}` {message}"))),
+        None => Ok(parsed),
+    }
+}
+
 /// What an annotation asks for, by network: the same of two texts that say the same.
 fn meaning(annotation: &str, text: &str) -> Result<BTreeMap<String, String>, String> {
     fn shown<T: std::fmt::Debug>(asked: BTreeMap<String, T>) -> BTreeMap<String, String> {
@@ -96,6 +117,7 @@ fn meaning(annotation: &str, text: &str) -> Result<BTreeMap<String, String>, Str
     }
     match annotation {
         PAIRS_ANNOTATION => parse_pairs(text).map(shown),
+        BANDWIDTH_ANNOTATION => parse_bandwidths(text).map(shown),
         _ => parse_addresses(text).map(shown),
     }
 }

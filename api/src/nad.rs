@@ -123,8 +123,8 @@ pub struct PortMapping {
     pub host_ip: Option<String>,
 }
 
-/// Rate limits of an attachment, in bits per second and bits.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Rate limits of an attachment, in bits per second and bits; 0 is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Bandwidth {
     /// Rate into the pod, in bits per second.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::desired::{DesiredState, Link, LinkKind, Netns, OvsPort, Route, TxChecksum};
 use crate::error::ErrorClass;
 use crate::mark::{Mark, OwnedTable};
-use crate::model::{Attachment, AttachmentId, Backend, BridgeGateway, IfName, MacAddr, Vlan};
+use crate::model::{Attachment, AttachmentId, Backend, Bandwidth, BridgeGateway, IfName, MacAddr, Rate, Vlan};
 use crate::security::rules::{elements, tagged};
 use crate::table::{Chain, Family, Hook, Match, Rule, Table, Verdict};
 
@@ -25,6 +25,12 @@ pub enum AttachmentError {
     /// Out of range.
     #[error("failed to accept vlan {0}: valid is 1 to 4094")]
     Vlan(u16),
+    /// Out of range.
+    #[error("failed to accept a rate of {0} bits per second: valid is 8 to {most}", most = Rate::MOST)]
+    Rate(u64),
+    /// There is nothing where frames could wait.
+    #[error("failed to accept a bandwidth on a macvtap: it has no host end")]
+    Unshaped,
     /// A trunk of nothing.
     #[error("failed to accept vlan trunk: it has no tag")]
     EmptyTrunk,
@@ -61,6 +67,13 @@ pub fn validate(attachment: &Attachment) -> Result<(), AttachmentError> {
     if !MTU_RANGE.contains(&attachment.mtu) {
         return Err(AttachmentError::Mtu(attachment.mtu));
     }
+    let Bandwidth { ingress, egress } = attachment.bandwidth;
+    if let Some(rate) = ingress.into_iter().chain(egress).find(|rate| !(8..=Rate::MOST).contains(&rate.rate)) {
+        return Err(AttachmentError::Rate(rate.rate));
+    }
+    if matches!(attachment.backend, Backend::Macvtap { .. }) && attachment.bandwidth != Bandwidth::default() {
+        return Err(AttachmentError::Unshaped);
+    }
     let vlan = match &attachment.backend {
         Backend::LinuxBridge { vlan: Vlan::Tunnel { outer, .. }, .. } => return Err(AttachmentError::Tunnel(*outer)),
         Backend::Ovs { vlan, .. } | Backend::LinuxBridge { vlan, .. } => vlan,
@@ -77,7 +90,7 @@ pub fn validate(attachment: &Attachment) -> Result<(), AttachmentError> {
 
 /// What shall be for this attachment.
 pub fn desired(attachment: &Attachment) -> DesiredState {
-    let Attachment { id, netns, backend, mac, mtu, addresses, routes, owner, security } = attachment;
+    let Attachment { id, netns, backend, mac, mtu, addresses, routes, owner, security, bandwidth } = attachment;
     let mut state = DesiredState::default();
     let mark = Mark::Attachment(id.clone());
     state.claim(Netns::Host, mark.clone());
@@ -88,6 +101,8 @@ pub fn desired(attachment: &Attachment) -> DesiredState {
     host_end.mtu = Some(*mtu);
     host_end.up = Some(true);
     let mut pod_end = Link::new(LinkKind::VethPeer);
+    host_end.shaper = bandwidth.ingress.map(|rate| rate.shaper(*mtu));
+    pod_end.shaper = bandwidth.egress.map(|rate| rate.shaper(*mtu));
     pod_end.mac = Some(*mac);
     pod_end.mtu = Some(*mtu);
     pod_end.up = Some(true);
@@ -188,6 +203,7 @@ mod tests {
             routes: Vec::new(),
             owner: "default/pod/net".to_owned(),
             security: None,
+            bandwidth: Bandwidth::default(),
         }
     }
 
@@ -212,6 +228,9 @@ mod tests {
         assert_eq!(validate(&multicast), Err(AttachmentError::Mac(multicast.mac)));
         let tiny = Attachment { mtu: 67, ..on_ovs(Vlan::Untagged) };
         assert_eq!(validate(&tiny), Err(AttachmentError::Mtu(67)));
+        let egress = Some(Rate { rate: Rate::MOST + 1, burst: None });
+        let fast = Attachment { bandwidth: Bandwidth { ingress: None, egress }, ..on_ovs(Vlan::Untagged) };
+        assert_eq!(validate(&fast), Err(AttachmentError::Rate(Rate::MOST + 1)));
     }
 
     #[test]

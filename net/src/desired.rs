@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 use crate::mark::{Mark, OwnedTable};
-use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, PortSecurity, PortVlans, StaticRoute, Vlan};
+use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, PortSecurity, PortVlans, Shaper, StaticRoute, Vlan};
 use crate::security::rules::Element;
 use crate::table::Table;
 
@@ -83,6 +83,8 @@ pub struct Link {
     pub neighbours: Option<BTreeMap<IpAddr, MacAddr>>,
     /// Whether the kernel may leave checksums to the device.
     pub tx_checksum: TxChecksum,
+    /// How fast it sends; none: whatever it is.
+    pub shaper: Option<Shaper>,
 }
 
 /// What a link is.
@@ -325,12 +327,14 @@ impl Link {
             routes: None,
             neighbours: None,
             tx_checksum: TxChecksum::Any,
+            shaper: None,
         }
     }
 
     /// This link with what its adopter says of it on top.
     fn adopted_as(self, adopter: Self) -> Self {
-        let Self { kind: _, mac, mtu, up, master, port, vlans, addresses, routes, neighbours, tx_checksum } = adopter;
+        let Self { kind: _, mac, mtu, up, master, port, vlans, addresses, routes, neighbours, tx_checksum, shaper } =
+            adopter;
         Self {
             kind: self.kind,
             mac: mac.or(self.mac),
@@ -347,6 +351,7 @@ impl Link {
             routes: routes.or(self.routes),
             neighbours: neighbours.or(self.neighbours),
             tx_checksum: if tx_checksum == TxChecksum::Any { self.tx_checksum } else { tx_checksum },
+            shaper: shaper.or(self.shaper),
         }
     }
 }

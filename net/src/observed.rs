@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use crate::desired::{Netns, Route, Tap};
 use crate::mark::{LinkMark, OwnedLink, OwnedTable};
-use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, PortVlans, Vlan};
+use crate::model::{AttachmentId, IfName, MacAddr, MacvlanMode, PortVlans, Shaper, Vlan};
 use crate::security::rules::Element;
 use crate::table::ObservedTable;
 
@@ -73,6 +73,8 @@ pub struct ObservedLink {
     pub neighbours: BTreeMap<IpAddr, MacAddr>,
     /// Whether checksums may be left to it; none where that was not asked for.
     pub tx_checksum: Option<bool>,
+    /// Our token bucket; none where it has none, or that was not asked for.
+    pub shaper: Option<Shaper>,
 }
 
 /// What a link is a port of.

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 
 use crate::desired::{Netns, OvsPort, PortFlags, Route, Tap};
 use crate::mark::{Mark, OwnedLink, OwnedPort, OwnedTable};
-use crate::model::{IfName, MacAddr, MacvlanMode, PortVlans};
+use crate::model::{IfName, MacAddr, MacvlanMode, PortVlans, Shaper};
 use crate::security::flows::Flow;
 use crate::security::rules::Element;
 use crate::table::Table;
@@ -279,6 +279,15 @@ pub enum Op {
         /// The port's name.
         name: String,
     },
+    /// Sets how fast a link sends.
+    SetShaper {
+        /// Where.
+        netns: Netns,
+        /// The link.
+        link: IfName,
+        /// Its token bucket.
+        shaper: Shaper,
+    },
     /// Brings our flows of an OVS port to their whole content, at once.
     SetOvsFlows {
         /// The port's name.
@@ -296,6 +305,41 @@ pub enum Op {
 static HOST: Netns = Netns::Host;
 
 impl Op {
+    /// What of an attachment it is about, in a word: what was wrong, where it mends something.
+    pub fn subject(&self) -> &'static str {
+        match self {
+            Self::DeleteLinks { .. }
+            | Self::CreateBridge { .. }
+            | Self::CreateVeth { .. }
+            | Self::CreateTap { .. }
+            | Self::CreateMacvlan { .. }
+            | Self::SetMark { .. }
+            | Self::SetMac { .. }
+            | Self::SetMtu { .. }
+            | Self::DisableTxChecksum { .. }
+            | Self::SetUp { .. } => "link",
+            Self::DeleteOvsPort(_)
+            | Self::SetOvsPort { .. }
+            | Self::AwaitOvsPort { .. }
+            | Self::ClearMaster { .. }
+            | Self::SetMaster { .. }
+            | Self::SetPortFlags { .. }
+            | Self::SetPortVlans { .. } => "port",
+            Self::RemoveAddress { .. } | Self::AddAddress { .. } => "address",
+            Self::RemoveRoute { .. } | Self::AddRoute { .. } => "route",
+            Self::RemoveNeighbour { .. } | Self::SetNeighbour { .. } => "neighbour",
+            Self::SetSysctl { .. } => "setting",
+            Self::SetOvsFlows { .. } => "flows",
+            Self::DeleteTable { .. }
+            | Self::ReplaceTable { .. }
+            | Self::RemoveElements { .. }
+            | Self::DeleteGuard { .. }
+            | Self::CreateGuard { .. }
+            | Self::AddElements { .. } => "rules",
+            Self::SetShaper { .. } => "bandwidth",
+        }
+    }
+
     /// The namespace that this is done inside of; none where it is done by a tool or by the switch.
     pub fn inside(&self) -> Option<&Netns> {
         match self {
@@ -329,6 +373,7 @@ impl Op {
             | Self::RemoveRoute { netns, .. }
             | Self::AddRoute { netns, .. }
             | Self::RemoveNeighbour { netns, .. }
+            | Self::SetShaper { netns, .. }
             | Self::SetNeighbour { netns, .. } => Some(netns),
         }
     }
@@ -425,6 +470,7 @@ impl fmt::Display for Op {
                 write!(f, "{verb} OVS port {name} of {}: {}", port.bridge, port.vlan)
             }
             Self::AwaitOvsPort { name } => write!(f, "await OVS port {name}"),
+            Self::SetShaper { netns, link, shaper } => write!(f, "shape {link} to {shaper} in {netns}"),
             Self::SetOvsFlows { name, bridge, number, flows } => {
                 write!(f, "set {} flows of OVS port {name} ({number}) of {bridge}", flows.len())
             }

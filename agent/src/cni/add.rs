@@ -135,6 +135,8 @@ async fn prepare(
     if !pairs.is_empty() {
         beside()?.check_pairs(&pairs)?;
     }
+    let asked = nic.as_ref().and_then(|nic| nic.bandwidth.as_ref()).or(call.conf.runtime.bandwidth.as_ref());
+    let bandwidth = network.addressing.bandwidth(asked)?;
     let (mac, addresses, release) = match &nic {
         Some(nic) => (check_asked(call, nic)?.mac, nic.addresses.clone(), false),
         None => {
@@ -180,6 +182,7 @@ async fn prepare(
             routes,
             owner,
             security,
+            bandwidth,
         },
     };
     registry.put(hold, record.clone())?;

@@ -9,7 +9,7 @@ use crate::netns::NetnsError;
 use crate::registry::{Busy, DiskError, NoteError};
 use crate::workloads::{AttachError, NotReady};
 use holdfast_ipam::leases::{AllocateError, LeaseError};
-use holdfast_ipam::network::{NetworkError, PairsError};
+use holdfast_ipam::network::{BandwidthError, NetworkError, PairsError};
 
 /// A call that fails.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +47,12 @@ impl From<NetworkError> for Fault {
 
 impl From<PairsError> for Fault {
     fn from(error: PairsError) -> Self {
+        Self::new(code::CONFIG, error.to_string(), "")
+    }
+}
+
+impl From<BandwidthError> for Fault {
+    fn from(error: BandwidthError) -> Self {
         Self::new(code::CONFIG, error.to_string(), "")
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::scope::Scope;
 use super::{Entry, Outcome, Registry};
 use crate::context::Context;
+use crate::metrics::RepairLabels;
 use crate::repairs::Repair;
 use holdfast_ipam::leases::{self, LeaseKind, NODE_LABEL};
 
@@ -174,7 +175,9 @@ async fn repair_one(context: &Context, registry: &Registry, entry: &Entry) -> Op
             let ops = Context::ops(&report);
             let outcome = if ops.is_empty() { Outcome::Converged } else { Outcome::Repaired(ops) };
             if let Outcome::Repaired(ops) = &outcome {
-                context.metrics.repairs.inc();
+                // What is wrong further on follows from what is wrong before it.
+                let what = report.done.first().map_or("", |(op, _)| op.subject());
+                context.metrics.repairs.get_or_create(&RepairLabels { what }).inc();
                 let what = ops.join("; ");
                 tracing::warn!(attachment = %record.key, ops = what, "an attachment had drifted");
                 let (container_id, pod_uid) = (record.key.container_id.clone(), record.pod_uid.clone());

@@ -92,7 +92,6 @@ fn unserved(element: &NetworkSelectionElement) -> Option<&'static str> {
     let asked = [
         ("infiniband-guid", element.infiniband_guid.is_some()),
         ("portMappings", !element.port_mappings.is_empty()),
-        ("bandwidth", element.bandwidth.is_some()),
         ("default-route", !element.default_route.is_empty()),
         ("ipam-claim-reference", element.ipam_claim_reference.is_some()),
     ];
@@ -118,6 +117,9 @@ fn config(list: &NetworkList, element: &NetworkSelectionElement) -> Result<Value
     }
     if !element.ips.is_empty() {
         asked.insert("ips".into(), json!(element.ips));
+    }
+    if let Some(bandwidth) = &element.bandwidth {
+        asked.insert("bandwidth".into(), json!(bandwidth));
     }
     if !asked.is_empty() {
         config["runtimeConfig"] = Value::Object(asked);
@@ -157,6 +159,8 @@ mod tests {
         let long = long.unwrap();
         assert_eq!(long[0].ifname.as_str(), "pod1");
         assert_eq!(long[0].config["runtimeConfig"], json!({"mac": "02:00:00:00:00:05", "ips": ["192.0.2.5/24"]}));
+        let limited = read(r#"[{"name": "lan", "bandwidth": {"ingressRate": 1000000}}]"#).unwrap();
+        assert_eq!(limited[0].config["runtimeConfig"], json!({"bandwidth": {"ingressRate": 1000000}}));
         assert!(read("").unwrap().is_empty());
     }
 
@@ -166,7 +170,7 @@ mod tests {
             ("net/other", ["`net/other`", "type `macvlan`", "meta plugin"]),
             ("net/tuned", ["`net/tuned`", "type `tuning`", "meta plugin"]),
             ("lan@a,net/wan@a", ["`net/wan`", "interface `a`", "already"]),
-            (r#"[{"name": "lan", "bandwidth": {"ingressRate": 1}}]"#, ["`lab/lan`", "`bandwidth`", "not served"]),
+            (r#"[{"name": "lan", "default-route": ["192.0.2.1"]}]"#, ["`lab/lan`", "`default-route`", "not served"]),
         ] {
             let error = read(annotation).unwrap_err();
             assert!(matches!(error, AttachError::Invalid { .. }), "{error}");

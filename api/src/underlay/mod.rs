@@ -4,12 +4,14 @@
 //! may be given out on it, and how guests learn them. Leases are named after its segment, so
 //! networks that share a segment share one space of addresses.
 
+mod bandwidth;
 mod conflict;
 mod pairs;
 mod read;
 mod rules;
 mod subnets;
 
+pub use bandwidth::{Way, bandwidth_problem, unshaped, ways, within};
 pub use conflict::conflict;
 pub use pairs::{AddressPair, MOST_PAIRS, refusal as pairs_refusal};
 pub use read::read;
@@ -23,6 +25,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::nad::Bandwidth;
 
 /// What an underlay network is: where it runs, and what addresses it has.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -92,6 +96,10 @@ pub struct UnderlayNetworkSpec {
     /// that routes; none that the network gives out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_address_pairs: Vec<AddressPair>,
+    /// How much each NIC may carry, in bits per second and bits, toward it (ingress) and from it (egress); a VM or a pod may
+    /// ask for less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
     /// How guests are told their addresses.
     #[serde(default)]
     pub dhcp: Dhcp,

@@ -4,6 +4,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 
+use super::bandwidth::unshaped;
 use super::subnets::{overlap, subnets};
 use super::{Backend, Datapath, UnderlayNetwork, UnderlayNetworkSpec, Vlan};
 use crate::lease::{MAX_SEGMENT, is_segment};
@@ -42,6 +43,7 @@ pub fn unserved(spec: &UnderlayNetworkSpec) -> impl Iterator<Item = (&'static st
             "vlan",
             "is not served on the backend `macvtap`: give an uplink that is in the VLAN, such as `eth1.100`",
         ),
+        (spec.bandwidth.is_some() && unshaped(spec.backend).is_some(), "bandwidth", unshaped(spec.backend).unwrap_or_default()),
         (!macvtap && spec.mode.is_some(), "mode", "is for the backend `macvtap` only"),
         (
             spec.backend == Backend::LinuxBridge && spec.vlan.as_ref().is_some_and(|vlan| vlan.tunnel.is_some()),
@@ -78,6 +80,7 @@ pub fn problems_of(name: &str, spec: &UnderlayNetworkSpec, at: &str) -> Vec<Stat
         }
     }
     super::pairs::pairs(spec, &mut found);
+    super::bandwidth::bandwidth(spec, &mut found);
     found.causes
 }
 

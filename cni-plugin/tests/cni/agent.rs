@@ -24,7 +24,8 @@ fn drift_is_told_and_mended() {
         if link["master"] == "br0" { Ok(()) } else { Err(link.to_string()) }
     });
     // Counted once a second look has found nothing more to do.
-    let repaired = |text: String| text.contains("holdfast_attachment_repairs_total 1").then_some(()).ok_or(text);
+    let repaired =
+        |text: String| text.contains("holdfast_attachment_repairs_total{what=\"port\"} 1").then_some(()).ok_or(text);
     eventually("the repair is counted", || repaired(get(&host, "/metrics")));
     let text = get(&host, "/metrics");
     assert!(

@@ -23,6 +23,13 @@ fn host(ovs: bool) -> Host {
     host
 }
 
+/// A network whose ports are limited.
+fn limited(host: &Host, backend: &str) -> Value {
+    let mut config = config(host, "1.1.0", backend);
+    config["bandwidth"] = serde_json::json!({"ingressRate": 20_000_000, "egressRate": 10_000_000});
+    config
+}
+
 /// All that makes up an attachment, but for the numbers that it has by chance.
 fn state(host: &Host, pod: &Netns, backend: &str) -> String {
     let mut state = String::new();
@@ -33,6 +40,10 @@ fn state(host: &Host, pod: &Netns, backend: &str) -> String {
         let up = link["flags"].as_array().unwrap().iter().any(|flag| flag == "UP");
         let facts = (&link["ifname"], &link["master"], &link["mtu"], &link["group"], &link["ifalias"], up, protection);
         writeln!(state, "{facts:?}").unwrap();
+    }
+    for (netns, link) in host.host_ends().iter().map(|end| (&host.netns, end.as_str())).chain([(pod, "net1")]) {
+        let queues = netns.command(&format!("tc qdisc show dev {link}")).output().unwrap().stdout;
+        writeln!(state, "{}", String::from_utf8(queues).unwrap()).unwrap();
     }
     for link in pod.ip("address show") {
         let addresses: Vec<_> = link["addr_info"].as_array().unwrap().iter().map(|a| &a["local"]).collect();
@@ -94,15 +105,15 @@ fn repairs(host: &Host) -> u64 {
 
 /// How many attachments were mended.
 fn repairs_of(metrics: &str) -> u64 {
-    let line = metrics.lines().find(|line| line.starts_with("holdfast_attachment_repairs_total")).unwrap();
-    line.rsplit(' ').next().unwrap().parse().unwrap()
+    let counts = metrics.lines().filter_map(|line| line.strip_prefix("holdfast_attachment_repairs_total{"));
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 #[test]
 fn on_a_linux_bridge() {
     let mut host = host(false);
     let pod = host.pod();
-    let call = Call::new("c", &pod.path, &config(&host, "1.1.0", "linux-bridge"));
+    let call = Call::new("c", &pod.path, &limited(&host, "linux-bridge"));
     call.run().unwrap();
     let end = host.host_ends().remove(0);
     let commands = |lines: &[&str]| {
@@ -118,6 +129,7 @@ fn on_a_linux_bridge() {
             "the bridge deleted and made again",
             &["ip link delete br0", "ip link add br0 type bridge", "ip link set br0 up"],
         ),
+        ("what limits the port removed", &["tc qdisc delete dev END root"]),
         ("the table of port security deleted", &["nft delete table bridge holdfast"]),
         ("a set of port security emptied", &["nft flush set bridge holdfast ports"]),
         ("the rules of port security emptied", &["nft flush chain bridge holdfast port-security"]),
@@ -125,6 +137,9 @@ fn on_a_linux_bridge() {
         heals(&mut host, &pod, "linux-bridge", what, commands(lines));
     }
     heals(&mut host, &pod, "linux-bridge", "the pod's address deleted", |_| drop(pod.run("ip address flush dev net1")));
+    heals(&mut host, &pod, "linux-bridge", "what limits the pod removed", |_| {
+        drop(pod.run("tc qdisc delete dev net1 root"));
+    });
     heals(&mut host, &pod, "linux-bridge", "the pod's end deleted", |_| drop(pod.run("ip link delete net1")));
     removed(&mut host, &call);
 }
@@ -134,7 +149,7 @@ fn on_open_vswitch() {
     const OURS: &str = "cookie=0x4846535400000000/0xffffffff00000000";
     let mut host = host(true);
     let pod = host.pod();
-    let call = Call::new("c", &pod.path, &config(&host, "1.1.0", "ovs"));
+    let call = Call::new("c", &pod.path, &limited(&host, "ovs"));
     call.run().unwrap();
     let end = host.host_ends().remove(0);
     for (what, line) in [
@@ -143,10 +158,12 @@ fn on_open_vswitch() {
         ("the bridge's ports cleared", "clear bridge ovs0 ports".to_owned()),
         ("the pair deleted", format!("LINK delete {end}")),
         ("the pair down", format!("LINK set {end} down")),
+        ("what limits the port removed", format!("QUEUE delete dev {end} root")),
     ] {
-        heals(&mut host, &pod, "ovs", what, |host| match line.strip_prefix("LINK") {
-            Some(rest) => drop(host.netns.run(&format!("ip link{rest}"))),
-            None => drop(host.ovs().vsctl(&line).unwrap()),
+        heals(&mut host, &pod, "ovs", what, |host| match line.split_once(' ') {
+            Some(("LINK", rest)) => drop(host.netns.run(&format!("ip link {rest}"))),
+            Some(("QUEUE", rest)) => drop(host.netns.run(&format!("tc qdisc {rest}"))),
+            _ => drop(host.ovs().vsctl(&line).unwrap()),
         });
     }
     heals(&mut host, &pod, "ovs", "our flows deleted", |host| drop(host.ovs().ofctl("del-flows", OURS)));

@@ -28,6 +28,7 @@ impl Workloads for OneVm {
                 addresses: vec!["192.0.2.42/24".parse().unwrap()],
                 delivery: None,
                 vm_owned: true,
+                bandwidth: None,
                 pairs: match ifname.as_str() {
                     "net1" => Vec::new(),
                     _ => serde_json::from_value(json!([{"cidr": "10.9.8.0/24", "mac": "00:00:5e:00:01:0a"}])).unwrap(),

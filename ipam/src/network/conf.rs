@@ -6,8 +6,9 @@
 
 use std::net::IpAddr;
 
+use holdfast_api::nad::Bandwidth;
 use holdfast_api::names::{DNS_SUBDOMAIN, is_dns_subdomain};
-use holdfast_api::underlay::{AddressPair, UnderlayNetworkSpec};
+use holdfast_api::underlay::{AddressPair, UnderlayNetworkSpec, bandwidth_problem};
 use holdfast_net::model::{IfName, MacAddr};
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
@@ -37,7 +38,7 @@ const NOT_OURS: &[(&str, &str)] = &[
     ("dns", "is not used: set `subnets[].dns`"),
 ];
 /// Capabilities that we serve.
-const CAPABILITIES: &[&str] = &["mac", "ips"];
+const CAPABILITIES: &[&str] = &["mac", "ips", "bandwidth"];
 
 /// A parsed configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +81,8 @@ pub struct RuntimeConfig {
     pub ips: Vec<IpAddr>,
     /// Addresses to use beside its own.
     pub pairs: Vec<AddressPair>,
+    /// How much it may carry.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 impl NetConf {
@@ -136,7 +139,7 @@ fn ours(object: &Map<String, Value>) -> Result<Map<String, Value>, NetworkError>
         let wanted = capabilities.iter().filter(|(_, on)| on.as_bool() == Some(true));
         if let Some((name, _)) = wanted.clone().find(|(name, _)| !CAPABILITIES.contains(&name.as_str())) {
             let key = format!("capabilities.{name}");
-            return Err(NetworkError::unsupported(&key, "is not served: `mac` and `ips` are"));
+            return Err(NetworkError::unsupported(&key, "is not served: `mac`, `ips` and `bandwidth` are"));
         }
     }
     for (key, why) in NOT_OURS {
@@ -188,7 +191,17 @@ impl RuntimeConfig {
                 pairs
             }
         };
-        Ok(Self { mac, ips, pairs })
+        let bandwidth = match either("bandwidth") {
+            None => None,
+            Some((path, value)) => {
+                let bandwidth: Bandwidth = strict(&path, value)?;
+                if let Some((field, message)) = bandwidth_problem(&bandwidth) {
+                    return Err(decode(&format!("{path}.{field}"), &message));
+                }
+                Some(bandwidth)
+            }
+        };
+        Ok(Self { mac, ips, pairs, bandwidth })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Pure. Everything that can be known to be wrong is refused here, before anything is touched, with the key and
 //! the value in the message.
 
+mod bandwidth;
 mod check;
 mod conf;
 mod folder;
@@ -13,6 +14,7 @@ mod security;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use holdfast_api::nad::Bandwidth;
 use holdfast_api::underlay::{
     AddressPair, Backend as BackendKind, Datapath, Dhcp, MacvtapMode, OnNode, Subnet, TunnelProtocol as TunnelTag,
     UnderlayNetwork, UnderlayNetworkSpec, conflict,
@@ -21,6 +23,7 @@ use holdfast_net::model::{Backend, BridgeGateway, Delivery, IfName, MacvlanMode,
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 
+pub use bandwidth::BandwidthError;
 pub use conf::{BridgeGatewayConf, NetConf, RuntimeConfig};
 pub use folder::{FolderError, read_folder};
 pub use list::{ConfigError, NetworkList};
@@ -53,6 +56,8 @@ pub struct Addressing {
     pub macvtap: bool,
     /// What its NICs may ask to use beside their own addresses.
     pub allowed_address_pairs: Vec<AddressPair>,
+    /// How much its NICs may carry.
+    pub bandwidth: Option<Bandwidth>,
     /// The other UnderlayNetworks of the segment, as far as [`NetConf::beside`] was told of them.
     pub neighbours: Vec<Neighbour>,
 }
@@ -179,6 +184,7 @@ impl NetConf {
                 && underlay.is_some_and(|underlay| underlay.metadata.deletion_timestamp.is_some()),
             macvtap: spec.backend == BackendKind::Macvtap,
             allowed_address_pairs: spec.allowed_address_pairs.clone(),
+            bandwidth: spec.bandwidth.clone(),
             neighbours: Vec::new(),
         })
     }

@@ -224,7 +224,7 @@ fn what_is_wrong_is_named() {
             "`subnets[0].routes[0].dst`: `2001:db8::/64` is of the other family",
         ),
         (json!({"dns": {"nameservers": ["192.0.2.1"]}}), "`dns` is not used"),
-        (json!({"capabilities": {"bandwidth": true}}), "`capabilities.bandwidth` is not served"),
+        (json!({"capabilities": {"portMappings": true}}), "`capabilities.portMappings` is not served"),
         (json!({"runtimeConfig": {"mac": "nonsense"}}), "`runtimeConfig.mac`"),
         (json!({"args": {"cni": {"ips": ["x"]}}}), "`args.cni.ips` is `x`"),
     ] {

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use holdfast_api::addresses::{ADDRESSES_ANNOTATION, PAIRS_ANNOTATION, parse_addresses, parse_pairs, stranger};
+use holdfast_api::addresses::{
+    ADDRESSES_ANNOTATION, BANDWIDTH_ANNOTATION, PAIRS_ANNOTATION, parse_addresses, parse_bandwidths, parse_pairs,
+    stranger,
+};
 use holdfast_api::kubevirt::Network;
+use holdfast_api::nad::Bandwidth;
 use holdfast_api::underlay::AddressPair;
 use holdfast_net::model::MacAddr;
 use kube::core::ObjectMeta;
@@ -19,6 +23,11 @@ pub(super) fn requested(vmi: &ObjectMeta, networks: &[Network]) -> Result<BTreeM
 /// The addresses beside their own that its NICs use, by network.
 pub(super) fn pairs(vmi: &ObjectMeta, networks: &[Network]) -> Result<BTreeMap<String, Vec<AddressPair>>, NicError> {
     by_network(vmi, networks, PAIRS_ANNOTATION, parse_pairs)
+}
+
+/// How much its NICs may carry, by network.
+pub(super) fn bandwidths(vmi: &ObjectMeta, networks: &[Network]) -> Result<BTreeMap<String, Bandwidth>, NicError> {
+    by_network(vmi, networks, BANDWIDTH_ANNOTATION, parse_bandwidths)
 }
 
 fn by_network<T>(

@@ -8,10 +8,10 @@ mod addresses;
 
 use std::net::IpAddr;
 
-use holdfast_api::addresses::{ADDRESSES_ANNOTATION, PAIRS_ANNOTATION};
+use holdfast_api::addresses::{ADDRESSES_ANNOTATION, BANDWIDTH_ANNOTATION, PAIRS_ANNOTATION};
 use holdfast_api::kubevirt::{Interface, Network, VirtualMachineInstance};
 use holdfast_api::lease::Claim;
-use holdfast_api::nad::network_name;
+use holdfast_api::nad::{Bandwidth, network_name};
 use holdfast_api::underlay::AddressPair;
 use holdfast_net::model::{Delivery, IfName, MacAddr};
 use ipnetwork::IpNetwork;
@@ -61,6 +61,9 @@ pub struct NicLease {
     /// What it uses beside them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<AddressPair>,
+    /// How much it asks to carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// Why a NIC cannot have its network or its addresses.
@@ -101,6 +104,8 @@ pub struct Wanted {
     pub ips: Vec<IpAddr>,
     /// What it asks to use beside its own addresses.
     pub pairs: Vec<AddressPair>,
+    /// How much it asks to carry.
+    pub bandwidth: Option<Bandwidth>,
     /// Whether the guest carries its addresses itself.
     pub vm_owned: bool,
     /// Whether its binding is a macvtap.
@@ -118,6 +123,7 @@ pub fn wanted(vmi: &VirtualMachineInstance) -> Result<Vec<Wanted>, NicError> {
     let own = vmi.metadata.namespace.as_deref().unwrap_or_default();
     let mut requested = addresses::requested(&vmi.metadata, networks)?;
     let mut pairs = addresses::pairs(&vmi.metadata, networks)?;
+    let mut bandwidths = addresses::bandwidths(&vmi.metadata, networks)?;
     let mut all: Vec<Wanted> = Vec::new();
     for interface in &vmi.spec.domain.devices.interfaces {
         let network = networks.iter().find(|network| network.name == interface.name);
@@ -139,6 +145,7 @@ pub fn wanted(vmi: &VirtualMachineInstance) -> Result<Vec<Wanted>, NicError> {
             mac,
             ips: requested.remove(&network.name).unwrap_or_default(),
             pairs: pairs.remove(&network.name).unwrap_or_default(),
+            bandwidth: bandwidths.remove(&network.name),
             vm_owned: interface.bridge.is_some() || is_macvtap(interface),
             macvtap: is_macvtap(interface),
         });
@@ -197,6 +204,8 @@ impl Wanted {
         }
         let pairs = network.check_pairs(&self.pairs);
         pairs.map_err(|error| NicError::addresses(format!("annotation {PAIRS_ANNOTATION}: {error}")))?;
+        let bandwidth = network.bandwidth(self.bandwidth.as_ref());
+        bandwidth.map_err(|error| NicError::network(format!("annotation {BANDWIDTH_ANNOTATION}: {error}")))?;
         let request = Request { network, claim: &claim, mac: self.mac, ips: &self.ips, labels: &[] };
         let allocation = allocate(store, &request).await.map_err(|error| {
             let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
@@ -205,7 +214,8 @@ impl Wanted {
         })?;
         let delivery = network.delivery(&allocation.addresses);
         let (mac, addresses, pairs) = (allocation.mac, allocation.addresses, self.pairs.clone());
-        let lease = NicLease { claim, mac, addresses, delivery, vm_owned: self.vm_owned, pairs };
+        let (vm_owned, bandwidth) = (self.vm_owned, self.bandwidth.clone());
+        let lease = NicLease { claim, mac, addresses, delivery, vm_owned, pairs, bandwidth };
         Ok(Nic { lease: Some(lease), ..self.bare() })
     }
 
@@ -214,6 +224,11 @@ impl Wanted {
     /// # Errors
     /// [`NicError`] where the network takes no guests, or addresses are asked for that it does not take.
     pub fn foreign(&self, list: &NetworkList, source: &str) -> Result<Nic, NicError> {
+        if self.bandwidth.is_some() {
+            return Err(NicError::network(format!(
+                "{source} is not ours to limit: annotation {BANDWIDTH_ANNOTATION} needs a network of type `holdfast`"
+            )));
+        }
         if !self.pairs.is_empty() {
             return Err(NicError::addresses(format!(
                 "{source} has no port security: annotation {PAIRS_ANNOTATION} needs a network of type `holdfast`"

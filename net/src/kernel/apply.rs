@@ -10,7 +10,7 @@ use super::error::{StepError, WiringError};
 use super::links::{self, Macvlan, Veth};
 use super::netns::{Inside, Namespace};
 use super::ovsdb::Ovs;
-use super::{Outcome, ethtool, guard, nft, tap, vlans};
+use super::{Outcome, ethtool, guard, nft, shaper, tap, vlans};
 use crate::desired::Netns;
 use crate::op::Op;
 
@@ -147,6 +147,7 @@ fn in_namespace(op: &Op, inside: &mut Inside, peer: Option<&File>) -> io::Result
         Op::AddAddress { link, address, .. } => made(links::add_address(route, link, *address)),
         Op::AddRoute { link, route: wanted, .. } => made(links::add_route(route, link, wanted)),
         Op::SetNeighbour { link, address, mac, .. } => done(links::set_neighbour(route, link, *address, *mac)),
+        Op::SetShaper { link, shaper, .. } => done(shaper::set(route, link, *shaper)),
         // Not done inside of a namespace's thread.
         Op::DeleteOvsPort(_)
         | Op::SetOvsPort { .. }

@@ -20,6 +20,7 @@ mod openflow;
 mod ovsdb;
 mod rehearsal;
 pub mod reply;
+mod shaper;
 mod tap;
 mod view;
 mod vlans;

@@ -18,7 +18,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, Rou
 use super::netlink::{NLM_F_DUMP, Netlink};
 use super::netns::Inside;
 use super::view::{Details, GuardView, View};
-use super::{ethtool, guard, links, nft, vlans};
+use super::{ethtool, guard, links, nft, shaper, vlans};
 use crate::desired::{Route, Tap};
 use crate::mark::{LinkMark, ROUTE_PROTOCOL};
 use crate::model::{IfName, MacAddr, MacvlanMode};
@@ -54,6 +54,11 @@ pub(super) fn observe(inside: &mut Inside, view: &View) -> Result<ObservedNamesp
         namespace.links.insert(name, link);
     }
     count_ports(&mut namespace);
+    // The kernel tells all of them or none.
+    if view.links.values().any(|details| details.shaper) {
+        let mut shapers = shaper::observe(&mut inside.route).map_err(failed("queues"))?;
+        namespace.links.values_mut().for_each(|link| link.shaper = shapers.remove(&link.index));
+    }
     for key in &view.sysctls {
         if let Some(value) = read_sysctl(key).map_err(failed(&format!("setting `{key}`")))? {
             namespace.sysctls.insert(key.clone(), value);
@@ -153,6 +158,7 @@ fn parse(message: &LinkMessage, names: &BTreeMap<u32, IfName>) -> ObservedLink {
         routes: BTreeSet::new(),
         neighbours: BTreeMap::new(),
         tx_checksum: None,
+        shaper: None,
     };
     let mut peer = None;
     let mut info: &[LinkInfo] = &[];

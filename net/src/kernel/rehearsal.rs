@@ -18,7 +18,8 @@ use super::{Wiring, WiringError};
 use crate::attachment;
 use crate::binding::{self, BindingError};
 use crate::model::{
-    Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, IfName, IfNameError, MacAddr, Vlan,
+    Attachment, AttachmentId, Backend, Bandwidth, Binding, BindingMethod, BridgeGateway, IfName, IfNameError, MacAddr,
+    Vlan,
 };
 
 /// Why VMs cannot be wired on this node.
@@ -71,6 +72,7 @@ pub async fn rehearse() -> Result<(), RehearsalError> {
         routes: Vec::new(),
         owner: "rehearsal".to_owned(),
         security: None,
+        bandwidth: Bandwidth::default(),
     };
     wiring.reconcile(&attachment::desired(&attachment)).await?;
     let binding = Binding {

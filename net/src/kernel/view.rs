@@ -52,6 +52,7 @@ pub(super) struct Details {
     pub(super) neighbours: bool,
     pub(super) vlans: bool,
     pub(super) tx_checksum: bool,
+    pub(super) shaper: bool,
 }
 
 impl Details {
@@ -62,6 +63,7 @@ impl Details {
             neighbours: link.neighbours.is_some(),
             vlans: link.vlans.is_some(),
             tx_checksum: link.tx_checksum != TxChecksum::Any,
+            shaper: link.shaper.is_some(),
         }
     }
 }

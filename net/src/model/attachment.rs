@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
-use super::{IfName, MacAddr, PortSecurity, StaticRoute, Vlan};
+use super::{Bandwidth, IfName, MacAddr, PortSecurity, StaticRoute, Vlan};
 
 /// What names an attachment: CNI's own key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,6 +63,9 @@ pub struct Attachment {
     /// What the pod may say of itself; none: anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<PortSecurity>,
+    /// How much it may carry. Not on a macvtap, which has no host end.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
 }
 
 /// What a host end is plugged into.

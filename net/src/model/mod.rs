@@ -1,6 +1,7 @@
 //! The words of the wiring, as types: no effects, no I/O, serialisable.
 
 mod attachment;
+mod bandwidth;
 mod guest;
 mod ifname;
 mod mac;
@@ -11,6 +12,7 @@ pub use attachment::{
     Attachment, AttachmentId, AttachmentIdError, Backend, Binding, BindingMethod, BridgeGateway, Delivery,
     ForwardedPort, MacvlanMode, PodInterface, Protocol,
 };
+pub use bandwidth::{Bandwidth, Rate, Shaper};
 pub use guest::{DhcpV4, GuestNic, StaticRoute};
 pub use ifname::{IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};

@@ -27,6 +27,10 @@ impl Target<'_> {
             ops.push(Op::SetUp { netns, link, up });
         }
         self.diff_addresses(want, have, ops);
+        if let Some(shaper) = want.shaper.filter(|shaper| have.shaper != Some(*shaper)) {
+            let (netns, link) = self.at();
+            ops.push(Op::SetShaper { netns, link, shaper });
+        }
         self.diff_neighbours(want, have, ops);
     }
 

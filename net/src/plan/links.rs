@@ -315,5 +315,6 @@ fn fresh(kind: ObservedKind, link: &Link, master: Option<IfName>) -> ObservedLin
         routes: BTreeSet::new(),
         neighbours: BTreeMap::new(),
         tx_checksum: None,
+        shaper: None,
     }
 }

@@ -30,11 +30,12 @@ enum Step {
     SetNeighbour,
     SetOvsPort,
     AwaitOvsPort,
+    SetShaper,
     SetOvsFlows,
 }
 
 /// First to last.
-const ORDER: [(Step, &str); 26] = [
+const ORDER: [(Step, &str); 27] = [
     (Step::DeleteOvsPort, "a switch whose port lost its link keeps the port, and logs an error at each look"),
     (Step::DeleteTable, "a table is found by its bridge: were the bridge gone first, a crash would lose the table"),
     (Step::DeleteLinks, "a name has to be free before it is used anew"),
@@ -60,6 +61,7 @@ const ORDER: [(Step, &str); 26] = [
     (Step::SetNeighbour, "a link that is down forgets its neighbours"),
     (Step::SetOvsPort, "the switch opens the link at once, and takes its MTU and offloads as they are then"),
     (Step::AwaitOvsPort, "the switch works while all the rest is done"),
+    (Step::SetShaper, "a switch takes the queue off a port that it takes in"),
     (Step::SetOvsFlows, "flows name the number that the switch gives a port"),
 ];
 
@@ -99,6 +101,7 @@ fn step(op: &Op) -> Step {
         Op::SetNeighbour { .. } => Step::SetNeighbour,
         Op::SetOvsPort { .. } => Step::SetOvsPort,
         Op::AwaitOvsPort { .. } => Step::AwaitOvsPort,
+        Op::SetShaper { .. } => Step::SetShaper,
         Op::SetOvsFlows { .. } => Step::SetOvsFlows,
     }
 }

@@ -2,6 +2,7 @@
 //! machine promises (veth, bridge, tap, nftables, Open vSwitch with its userspace datapath) fails where it is missing.
 #![allow(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
+mod bandwidth;
 mod bindings;
 mod frames;
 mod links;

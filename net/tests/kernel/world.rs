@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_net::desired::DesiredState;
 use holdfast_net::kernel::{Wiring, WiringOptions};
-use holdfast_net::model::{Attachment, AttachmentId, Backend, IfName, StaticRoute};
+use holdfast_net::model::{Attachment, AttachmentId, Backend, Bandwidth, IfName, StaticRoute};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use tempfile::TempDir;
@@ -148,6 +148,7 @@ impl World {
             }],
             owner: format!("default/pod{number}/net"),
             security: None,
+            bandwidth: Bandwidth::default(),
         }
     }
 }

@@ -86,6 +86,7 @@ impl Fake {
             routes: BTreeSet::new(),
             neighbours: BTreeMap::new(),
             tx_checksum: Some(true),
+            shaper: None,
         };
         let namespace = self.state.namespaces.get_mut(netns).unwrap();
         assert!(namespace.links.insert(link.clone(), made).is_none(), "{link} is there");
@@ -229,6 +230,7 @@ impl Fake {
             Op::SetNeighbour { netns, link, address, mac } => {
                 self.link(netns, link)?.neighbours.insert(*address, *mac);
             }
+            Op::SetShaper { netns, link, shaper } => self.link(netns, link)?.shaper = Some(*shaper),
             Op::SetOvsPort { name, port, present } => self.set_port(name, port, present.is_some())?,
             Op::AwaitOvsPort { name } => {
                 self.link(&Netns::Host, &name.parse().unwrap())?;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use holdfast_net::desired::{DesiredState, Netns};
 use holdfast_net::mark::LinkMark;
 use holdfast_net::model::{
-    Attachment, AttachmentId, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, MacvlanMode,
-    PodInterface, PortSecurity, Protocol, StaticRoute, TunnelProtocol, Vlan, VlanFlags,
+    Attachment, AttachmentId, Backend, Bandwidth, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort,
+    MacvlanMode, PodInterface, PortSecurity, Protocol, Rate, StaticRoute, TunnelProtocol, Vlan, VlanFlags,
 };
 use holdfast_net::observed::{Master, ObservedGuard, ObservedKind, ObservedLink, ObservedState};
 use holdfast_net::plan::{Op, Plan, plan};
@@ -85,8 +85,8 @@ fn security(number: usize) -> impl Strategy<Value = Option<PortSecurity>> {
 }
 
 fn pod(number: usize) -> impl Strategy<Value = Pod> {
-    (backend(), security(number), 576..9000u32, proptest::option::of((method(), 1..5u32, any::<bool>()))).prop_map(
-        move |(backend, security, mtu, bound)| {
+    (backend(), security(number), 576..9000u32, any::<bool>(), proptest::option::of((method(), 1..5u32, any::<bool>())))
+        .prop_map(move |(backend, security, mtu, shaped, bound)| {
             let netns = PathBuf::from(format!("/pods/{number}"));
             let routes = vec![StaticRoute {
                 destination: "0.0.0.0/0".parse().unwrap(),
@@ -102,6 +102,7 @@ fn pod(number: usize) -> impl Strategy<Value = Pod> {
                 routes,
                 owner: format!("default/pod{number}/net"),
                 security,
+                bandwidth: Bandwidth { ingress: None, egress: shaped.then_some(Rate { rate: 1_000_000, burst: None }) },
             };
             let pod = PodInterface {
                 mac: attachment.mac,
@@ -123,8 +124,7 @@ fn pod(number: usize) -> impl Strategy<Value = Pod> {
                 hostname: "guest".to_owned(),
             });
             Pod { attachment, binding }
-        },
-    )
+        })
 }
 
 fn pods() -> impl Strategy<Value = Vec<Pod>> {

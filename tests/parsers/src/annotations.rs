@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use holdfast_api::addresses::{ADDRESSES_ANNOTATION, PAIRS_ANNOTATION, asked_by, parse_addresses, parse_pairs};
+use holdfast_api::addresses::{
+    ADDRESSES_ANNOTATION, BANDWIDTH_ANNOTATION, PAIRS_ANNOTATION, asked_by, parse_addresses, parse_bandwidths,
+    parse_pairs,
+};
 use holdfast_api::kubevirt::VirtualMachine;
 use holdfast_api::nad::{network_name, parse_networks};
 use holdfast_net::mark::Mark;
@@ -17,6 +20,10 @@ pub fn addresses_annotation(bytes: &[u8]) {
     match parse_pairs(own) {
         Ok(pairs) => assert_eq!(parse_pairs(&serde_json::to_string(&pairs).unwrap()), Ok(pairs)),
         Err(message) => assert!(message.starts_with(&format!("annotation {PAIRS_ANNOTATION} "))),
+    }
+    match parse_bandwidths(own) {
+        Ok(asked) => assert_eq!(parse_bandwidths(&serde_json::to_string(&asked).unwrap()), Ok(asked)),
+        Err(message) => assert!(message.starts_with(&format!("annotation {BANDWIDTH_ANNOTATION} "))),
     }
     let parts = [own, template].map(parse_addresses);
     for part in &parts {

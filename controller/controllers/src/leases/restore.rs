@@ -205,6 +205,7 @@ mod tests {
             dhcp: serde_json::from_value(json!({})).unwrap(),
             deleting: true,
             allowed_address_pairs: Vec::new(),
+            bandwidth: None,
             neighbours: Vec::new(),
             macvtap: false,
         }

@@ -1,4 +1,4 @@
-//! What the kernel tells of links, addresses, routes and nftables, in all namespaces that have a number in ours.
+//! What the kernel tells of links, addresses, routes, queues and nftables, in all namespaces that have a number in ours.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -16,6 +16,7 @@ use tokio::sync::broadcast::Sender;
 
 use super::Place;
 use crate::kernel::netlink::{Datagram, Message, Netlink};
+use crate::kernel::shaper::{DELETE_QUEUE, HANDLE, HANDLE_OFFSET, NEW_QUEUE};
 use crate::kernel::{guard, observe};
 use crate::mark::ROUTE_PROTOCOL;
 use crate::model::IfName;
@@ -27,15 +28,17 @@ const ADDRESSES: [u16; 2] = [20, 21];
 /// RTM_NEWVLAN and RTM_DELVLAN, whose struct br_vlan_msg has the number of the link where the others have it.
 const VLANS: [u16; 2] = [112, 113];
 const ROUTES: [u16; 2] = [24, 25];
-/// Where a link's and an address's message have the number of their link (struct ifinfomsg, struct ifaddrmsg), how long the
-/// former's header is, and IFLA_IFNAME.
+const QUEUES: [u16; 2] = [NEW_QUEUE, DELETE_QUEUE];
+/// Where the messages of links, addresses and queues have the number of their link (struct ifinfomsg, struct ifaddrmsg, struct
+/// tcmsg), how long the first one's header is, and IFLA_IFNAME.
 const INDEX_OFFSET: usize = 4;
 const LINK_HEADER: usize = 16;
 const NAME: u16 = 3;
 /// Where a route's message has its protocol (struct rtmsg).
 const PROTOCOL_OFFSET: usize = 5;
-/// Groups of rtnetlink, as a mask: RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
-const LINK_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
+/// Groups of rtnetlink, as a mask: RTNLGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR,
+/// _IPV6_ROUTE.
+const LINK_GROUPS: u32 = 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
 /// RTNLGRP_BRVLAN, which is too high for a mask.
 const VLAN_GROUP: u32 = 33;
 /// Groups of nfnetlink, as a mask: NFNLGRP_NFTABLES.
@@ -147,7 +150,7 @@ impl Listener {
         let index = message.payload.get(INDEX_OFFSET..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))?;
         let known = self.names.get(&index).cloned();
         if !LINKS.contains(&message.kind) {
-            let told = ADDRESSES.contains(&message.kind) || VLANS.contains(&message.kind);
+            let told = [ADDRESSES, VLANS, QUEUES].iter().flatten().any(|kind| *kind == message.kind);
             return told.then(|| known.into_iter().collect());
         }
         let attributes = NlasIterator::new(message.payload.get(LINK_HEADER..)?);
@@ -194,6 +197,10 @@ fn may_be_ours(what: Events, message: &Message<'_>) -> bool {
     match what {
         Events::Links if ROUTES.contains(&message.kind) => {
             message.payload.get(PROTOCOL_OFFSET).is_none_or(|protocol| *protocol == ROUTE_PROTOCOL)
+        }
+        Events::Links if QUEUES.contains(&message.kind) => {
+            let handle = message.payload.get(HANDLE_OFFSET..).and_then(|rest| rest.first_chunk());
+            handle.is_none_or(|handle| u32::from_ne_bytes(*handle) == HANDLE)
         }
         Events::Links => [LINKS, ADDRESSES, VLANS].iter().flatten().any(|kind| *kind == message.kind),
         Events::Tables => message.payload.windows(TABLES.len()).any(|window| window == TABLES),

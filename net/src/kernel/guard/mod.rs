@@ -110,7 +110,7 @@ fn key(set: Set, element: &[u8], kind: u16) -> io::Result<(Vec<u8>, Vec<u8>)> {
 }
 
 /// The value of the attribute of a type in a list of attributes.
-fn attribute(list: &[u8], kind: u16) -> io::Result<Vec<u8>> {
+pub(super) fn attribute(list: &[u8], kind: u16) -> io::Result<Vec<u8>> {
     for attribute in NlasIterator::new(list) {
         let attribute: NlaBuffer<&[u8]> = attribute.map_err(invalid)?;
         if attribute.kind() == kind {
