@@ -6,12 +6,9 @@ mod console;
 mod hotplug;
 mod kills;
 mod macvtap;
-<<<<<<< HEAD
 mod masquerade;
-=======
 mod matrix;
 mod pages;
->>>>>>> ab06ed5 (Boot a guest for each way of attaching, as its page has it, and for each row of a matrix)
 mod pings;
 mod world;
 
