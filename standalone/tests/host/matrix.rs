@@ -57,8 +57,7 @@ const fn row(binding: &'static str, backend: Backend, vlan: Vlan, mtu: u32, fami
 
 const BOTH: &[Family] = &[V4, V6];
 
-/// The table. The pod network of one host is IPv4, with the MTU of an Ethernet. To a macvtap, the kernel passes no
-/// multicast that the host has not asked for, and IPv6 finds neighbours by that.
+/// The table. The pod network of one host is IPv4, with the MTU of an Ethernet.
 const ROWS: &[Row] = &[
     row("masquerade", PodNetwork, Untagged, 1500, &[V4]),
     row("bridge", PodNetwork, Untagged, 1500, &[V4]),
@@ -80,8 +79,8 @@ const ROWS: &[Row] = &[
     row("bridge", OvsInKernel, Access, 9000, BOTH),
     row("bridge", OvsInKernel, Trunk, 1500, BOTH),
     row("bridge", OvsInKernel, Trunk, 9000, BOTH),
-    row("macvtap", Macvtap, Untagged, 1500, &[V4]),
-    row("macvtap", Macvtap, Untagged, 9000, &[V4]),
+    row("macvtap", Macvtap, Untagged, 1500, BOTH),
+    row("macvtap", Macvtap, Untagged, 9000, BOTH),
 ];
 
 /// The VLAN of the rows that have one.
