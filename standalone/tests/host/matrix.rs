@@ -269,6 +269,9 @@ fn make_wires(world: &World, nics: &[Nic]) {
     if uses(OvsInKernel) {
         world.vsctl("add-br br-kernel");
     }
+    // The wire that is there: the smallest of a bridge's uplinks says what a network on it may have.
+    world.host.sh("ip link set up0 mtu 9000");
+    world.machine.sh("ip link set wire mtu 9000");
     let mut made = Vec::new();
     for nic in nics.iter().filter(|nic| nic.1.backend != PodNetwork) {
         let (backend, far) = (nic.1.backend, nic.1.backend.far(nic.1.vlan));
