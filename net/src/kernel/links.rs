@@ -75,6 +75,10 @@ fn hardware(mac: Option<MacAddr>, mtu: Option<u32>) -> impl Iterator<Item = Link
 fn create(route: &mut Netlink, attributes: Vec<LinkAttribute>) -> io::Result<()> {
     let mut message = LinkMessage::default();
     message.attributes = attributes;
+    create_by(route, message)
+}
+
+fn create_by(route: &mut Netlink, message: LinkMessage) -> io::Result<()> {
     route.route(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
 }
 
@@ -131,7 +135,15 @@ pub(super) fn create_macvlan(route: &mut Netlink, macvlan: &Macvlan<'_>) -> io::
     attributes.push(LinkAttribute::Link(index(route, macvlan.uplink)?));
     attributes.push(LinkAttribute::NetNsFd(macvlan.netns.as_raw_fd()));
     attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
-    create(route, attributes)
+    let mut message = LinkMessage::default();
+    if macvlan.tap {
+        // Which groups the guest has joined nobody tells the macvtap, and without its neighbours' solicitations a guest
+        // has no IPv6: all of them are for it.
+        message.header.flags = LinkFlags::Allmulti;
+        message.header.change_mask = LinkFlags::Allmulti;
+    }
+    message.attributes = attributes;
+    create_by(route, message)
 }
 
 /// Changes a link that is there.

@@ -57,8 +57,7 @@ const fn row(binding: &'static str, backend: Backend, vlan: Vlan, mtu: u32, fami
 
 const BOTH: &[Family] = &[V4, V6];
 
-/// The table. The pod network of one host is IPv4, with the MTU of an Ethernet. To a macvtap, the kernel passes no
-/// multicast that the host has not asked for, and IPv6 finds neighbours by that.
+/// The table. The pod network of one host is IPv4, with the MTU of an Ethernet.
 const ROWS: &[Row] = &[
     row("masquerade", PodNetwork, Untagged, 1500, &[V4]),
     row("bridge", PodNetwork, Untagged, 1500, &[V4]),
@@ -80,8 +79,8 @@ const ROWS: &[Row] = &[
     row("bridge", OvsInKernel, Access, 9000, BOTH),
     row("bridge", OvsInKernel, Trunk, 1500, BOTH),
     row("bridge", OvsInKernel, Trunk, 9000, BOTH),
-    row("macvtap", Macvtap, Untagged, 1500, &[V4]),
-    row("macvtap", Macvtap, Untagged, 9000, &[V4]),
+    row("macvtap", Macvtap, Untagged, 1500, BOTH),
+    row("macvtap", Macvtap, Untagged, 9000, BOTH),
 ];
 
 /// The VLAN of the rows that have one.
@@ -270,6 +269,9 @@ fn make_wires(world: &World, nics: &[Nic]) {
     if uses(OvsInKernel) {
         world.vsctl("add-br br-kernel");
     }
+    // The wire that is there: the smallest of a bridge's uplinks says what a network on it may have.
+    world.host.sh("ip link set up0 mtu 9000");
+    world.machine.sh("ip link set wire mtu 9000");
     let mut made = Vec::new();
     for nic in nics.iter().filter(|nic| nic.1.backend != PodNetwork) {
         let (backend, far) = (nic.1.backend, nic.1.backend.far(nic.1.vlan));
