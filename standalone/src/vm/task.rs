@@ -267,13 +267,15 @@ struct Plugging {
     spec: Option<VirtualMachineInstanceSpec>,
     attempts: u32,
     failed_at: Option<Instant>,
+    /// Whether the VMI says that it failed.
+    told: bool,
 }
 
 impl Plugging {
     /// A changed spec is looked at at once.
     fn changed(&mut self, vmi: &VirtualMachineInstance) {
         if self.spec.as_ref() != Some(&vmi.spec) {
-            *self = Self { spec: Some(vmi.spec.clone()), attempts: 0, failed_at: None };
+            *self = Self { spec: Some(vmi.spec.clone()), attempts: 0, failed_at: None, told: self.told };
         }
     }
 
@@ -288,9 +290,14 @@ impl Plugging {
 
     fn ended(&mut self, done: Result<(), SetupError>, teller: &Teller<'_>) {
         match done {
-            Ok(()) if self.failed_at.take().is_some() => teller.plugged(),
-            Ok(()) => {}
+            Ok(()) => {
+                self.failed_at = None;
+                if std::mem::take(&mut self.told) {
+                    teller.plugged();
+                }
+            }
             Err(error) => {
+                self.told = true;
                 teller.failed(&error);
                 self.attempts += 1;
                 self.failed_at = Some(Instant::now());

@@ -69,6 +69,18 @@ fn a_nic_joins_and_leaves_a_guest_that_runs() {
     assert!(!links.contains("pod") && leases == 0, "{links}");
     let before = links.lines().count();
 
+    // A network that is not there is said, and said no more when it is not asked for.
+    world.write("vm.yaml", &with_nic(Some("up")).replace("networkName: lan", "networkName: nowhere"));
+    let message = world.condition("vmi", "a", "Synchronized", "FailedAttachNetwork");
+    assert!(message.contains("default/nowhere"), "{message}");
+    world.write("vm.yaml", &with_nic(Some("absent")));
+    eventually("it is not asked for any more", LONG, || {
+        let vmi = world.get("vmi", "a")?;
+        let conditions = vmi["status"]["conditions"].as_array()?;
+        let networks = vmi["spec"]["networks"].as_array()?.len();
+        (networks == 1 && conditions.iter().all(|condition| condition["type"] != "Synchronized")).then_some(())
+    });
+
     world.write("vm.yaml", &with_nic(Some("up")));
     let status = plugged(&world);
     assert_eq!((&status["mac"], &status["linkState"]), (&Value::from(MAC), &Value::from("up")));
