@@ -219,7 +219,7 @@ fn what_is_not_known_to_us_is_ignored_where_the_specification_says_so() {
     let mut call = Call::new("c", &pod.path, &config(&host, "1.1.0", "linux-bridge")).with("args", args);
     call.environment = vec![("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), ("CNI_X", "1")];
     call.args.push_str(";COLOUR=blue");
-    let runtime = json!({"bandwidth": {"ingressRate": 1}, "portMappings": [], "dns": {}});
+    let runtime = json!({"aliases": ["web"], "portMappings": [], "dns": {}});
     let result = call.with("runtimeConfig", runtime).with("cni.dev/colour", json!("blue")).run().unwrap();
     assert_eq!(result["ips"][0]["address"], "192.0.2.44/24");
     assert_eq!(call.verb("DEL").run(), Ok(Value::Null));

@@ -43,10 +43,9 @@ pub(super) struct Macvlan<'a> {
     pub(super) mtu: Option<u32>,
 }
 
-/// The index of a link.
-pub(super) fn index(route: &mut Netlink, name: &IfName) -> io::Result<u32> {
-    let missing = || io::Error::from_raw_os_error(nix::libc::ENODEV);
-    get(route, name)?.map(|link| link.header.index).ok_or_else(missing)
+/// The index of a link of the namespace of this thread. Asked for in the way that tells nothing else: each step does.
+pub(super) fn index(name: &IfName) -> io::Result<u32> {
+    Ok(nix::net::if_::if_nametoindex(name.as_str())?)
 }
 
 /// A link by its name; none where there is none.
@@ -106,7 +105,7 @@ pub(super) fn create_veth(route: &mut Netlink, veth: &Veth<'_>) -> io::Result<()
     attributes.push(LinkAttribute::Group(LINK_GROUP));
     attributes.extend(hardware(veth.mac, veth.mtu));
     if let Some(master) = veth.master {
-        attributes.push(LinkAttribute::Controller(index(route, master)?));
+        attributes.push(LinkAttribute::Controller(index(master)?));
     }
     let peer = InfoData::Veth(InfoVeth::Peer(peer));
     attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(peer)]));
@@ -132,7 +131,7 @@ pub(super) fn create_macvlan(route: &mut Netlink, macvlan: &Macvlan<'_>) -> io::
     let mut attributes = named(macvlan.name);
     attributes.push(LinkAttribute::Group(LINK_GROUP));
     attributes.extend(hardware(macvlan.mac, macvlan.mtu));
-    attributes.push(LinkAttribute::Link(index(route, macvlan.uplink)?));
+    attributes.push(LinkAttribute::Link(index(macvlan.uplink)?));
     attributes.push(LinkAttribute::NetNsFd(macvlan.netns.as_raw_fd()));
     attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
     let mut message = LinkMessage::default();
@@ -148,7 +147,7 @@ pub(super) fn create_macvlan(route: &mut Netlink, macvlan: &Macvlan<'_>) -> io::
 
 /// Changes a link that is there.
 fn set(route: &mut Netlink, link: &IfName, attribute: LinkAttribute) -> io::Result<()> {
-    let index = index(route, link)?;
+    let index = index(link)?;
     set_index(route, index, vec![attribute])
 }
 
@@ -161,7 +160,7 @@ fn set_index(route: &mut Netlink, index: u32, attributes: Vec<LinkAttribute>) ->
 
 /// Marks a link as ours, and as part of something.
 pub(super) fn set_mark(route: &mut Netlink, link: &IfName, mark: &Mark) -> io::Result<()> {
-    let index = index(route, link)?;
+    let index = index(link)?;
     set_index(route, index, vec![LinkAttribute::Group(LINK_GROUP), LinkAttribute::IfAlias(mark.to_string())])
 }
 
@@ -183,13 +182,13 @@ pub(super) fn clear_master(route: &mut Netlink, link: &IfName) -> io::Result<()>
 }
 
 pub(super) fn set_master(route: &mut Netlink, link: &IfName, master: &IfName) -> io::Result<()> {
-    let master = index(route, master)?;
+    let master = index(master)?;
     set(route, link, LinkAttribute::Controller(master))
 }
 
 pub(super) fn set_up(route: &mut Netlink, link: &IfName, up: bool) -> io::Result<()> {
     let mut message = LinkMessage::default();
-    message.header.index = index(route, link)?;
+    message.header.index = index(link)?;
     message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
     message.header.change_mask = LinkFlags::Up;
     route.route(&RouteNetlinkMessage::SetLink(message), 0).map(|_| ())
@@ -204,7 +203,7 @@ pub(super) fn set_port_flags(route: &mut Netlink, link: &IfName, flags: PortFlag
     ];
     let data = InfoPortData::BridgePort(data.into_iter().flatten().collect());
     let mut message = LinkMessage::default();
-    message.header.index = index(route, link)?;
+    message.header.index = index(link)?;
     message.attributes =
         vec![LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)])];
     // Port data is taken in RTM_NEWLINK only; without NLM_F_CREATE that changes what is there.
@@ -256,11 +255,11 @@ fn family(address: IpAddr) -> AddressFamily {
     }
 }
 
-fn address(route: &mut Netlink, link: &IfName, address: IpNetwork) -> io::Result<AddressMessage> {
+fn address(link: &IfName, address: IpNetwork) -> io::Result<AddressMessage> {
     let mut message = AddressMessage::default();
     message.header.family = family(address.ip());
     message.header.prefix_len = address.prefix();
-    message.header.index = index(route, link)?;
+    message.header.index = index(link)?;
     message.attributes = vec![AddressAttribute::Local(address.ip()), AddressAttribute::Address(address.ip())];
     if let IpNetwork::V4(address) = address
         && address.prefix() < 31
@@ -271,17 +270,17 @@ fn address(route: &mut Netlink, link: &IfName, address: IpNetwork) -> io::Result
 }
 
 pub(super) fn add_address(route: &mut Netlink, link: &IfName, network: IpNetwork) -> io::Result<()> {
-    let message = address(route, link, network)?;
+    let message = address(link, network)?;
     route.route(&RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
 }
 
 pub(super) fn remove_address(route: &mut Netlink, link: &IfName, network: IpNetwork) -> io::Result<()> {
-    let mut message = address(route, link, network)?;
+    let mut message = address(link, network)?;
     message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
     route.route(&RouteNetlinkMessage::DelAddress(message), 0).map(|_| ())
 }
 
-fn route_message(netlink: &mut Netlink, link: &IfName, route: &Route) -> io::Result<RouteMessage> {
+fn route_message(link: &IfName, route: &Route) -> io::Result<RouteMessage> {
     let destination = route.destination;
     let mut message = RouteMessage::default();
     message.header.address_family = family(destination.ip());
@@ -290,7 +289,7 @@ fn route_message(netlink: &mut Netlink, link: &IfName, route: &Route) -> io::Res
     message.header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
     message.header.kind = RouteType::Unicast;
     message.header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
-    message.attributes.push(RouteAttribute::Oif(index(netlink, link)?));
+    message.attributes.push(RouteAttribute::Oif(index(link)?));
     if destination.prefix() > 0 {
         message.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination.ip())));
     }
@@ -301,19 +300,19 @@ fn route_message(netlink: &mut Netlink, link: &IfName, route: &Route) -> io::Res
 }
 
 pub(super) fn add_route(netlink: &mut Netlink, link: &IfName, route: &Route) -> io::Result<()> {
-    let message = route_message(netlink, link, route)?;
+    let message = route_message(link, route)?;
     netlink.route(&RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
 }
 
 pub(super) fn remove_route(netlink: &mut Netlink, link: &IfName, route: &Route) -> io::Result<()> {
-    let message = route_message(netlink, link, route)?;
+    let message = route_message(link, route)?;
     netlink.route(&RouteNetlinkMessage::DelRoute(message), 0).map(|_| ())
 }
 
-fn neighbour(route: &mut Netlink, link: &IfName, address: IpAddr) -> io::Result<NeighbourMessage> {
+fn neighbour(link: &IfName, address: IpAddr) -> io::Result<NeighbourMessage> {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address);
-    message.header.ifindex = index(route, link)?;
+    message.header.ifindex = index(link)?;
     message.header.state = NeighbourState::Permanent;
     message.header.kind = RouteType::Unicast;
     message.attributes.push(NeighbourAttribute::Destination(address.into()));
@@ -322,12 +321,12 @@ fn neighbour(route: &mut Netlink, link: &IfName, address: IpAddr) -> io::Result<
 }
 
 pub(super) fn set_neighbour(route: &mut Netlink, link: &IfName, address: IpAddr, mac: MacAddr) -> io::Result<()> {
-    let mut message = neighbour(route, link, address)?;
+    let mut message = neighbour(link, address)?;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
     route.route(&RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).map(|_| ())
 }
 
 pub(super) fn remove_neighbour(route: &mut Netlink, link: &IfName, address: IpAddr) -> io::Result<()> {
-    let message = neighbour(route, link, address)?;
+    let message = neighbour(link, address)?;
     route.route(&RouteNetlinkMessage::DelNeighbour(message), 0).map(|_| ())
 }

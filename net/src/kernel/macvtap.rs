@@ -16,12 +16,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::links;
-use super::netlink::Netlink;
 use crate::model::IfName;
 
 /// Opens the device of a macvtap in the namespace of this thread. The thread has mounts of its own from then on.
-pub(super) fn open(route: &mut Netlink, name: &IfName) -> io::Result<OwnedFd> {
-    let index = links::index(route, name)?;
+pub(super) fn open(name: &IfName) -> io::Result<OwnedFd> {
+    let index = links::index(name)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     let (sys, none) = (Path::new("/sys"), MsFlags::empty());

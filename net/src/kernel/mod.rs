@@ -155,14 +155,15 @@ impl Wiring {
         let namespaces = self.observe_namespaces(desired, Look::Wanted, &entered).await?;
         let observed = ObservedState { namespaces, ovs: self.observe_ovs(desired, &BTreeSet::new()).await? };
         let plan = crate::plan::plan(desired, &observed)?;
-        apply_all(&plan, &self.executors(&entered), false, &mut report).await?;
+        let executors = self.executors(&entered);
+        report.done = make_all(&plan, &executors).await?;
         // The flows of a port name the number that it has by now; they are the only steps that follow from others.
         let mut sequel = Plan::default();
         if !new_ports_of(&plan).is_empty() {
             let ports = DesiredState { ovs_ports: desired.ovs_ports.clone(), ..DesiredState::default() };
             let ovs = self.observe_ovs(&ports, &new_ports_of(&plan)).await?;
             sequel = crate::plan::plan(&ports, &ObservedState { ovs, ..ObservedState::default() })?;
-            apply_all(&sequel, &self.executors(&entered), false, &mut report).await?;
+            apply_all(&sequel, &executors, false, &mut report).await?;
         }
         let as_planned = |(_, outcome): &(Op, Outcome)| *outcome == Outcome::Done;
         if report.done.iter().all(as_planned) && report.done.len() == plan.ops.len() + sequel.ops.len() {
@@ -234,7 +235,7 @@ impl Wiring {
         let netns = Netns::Path(netns.to_owned());
         let namespace = self.enter_one(&netns)?;
         let inside = name.clone();
-        namespace.call(move |job| macvtap::open(&mut job.route, &inside)).await?.map_err(|source| {
+        namespace.call(move |_| macvtap::open(&inside)).await?.map_err(|source| {
             let what = format!("macvtap `{name}`");
             WiringError::Observe { netns, what, source }
         })
@@ -264,7 +265,7 @@ impl Wiring {
     pub async fn open_dhcp_socket(&self, netns: &Path, tap: &IfName) -> Result<OwnedFd, WiringError> {
         let (netns, name) = (Netns::Path(netns.to_owned()), tap.clone());
         let namespace = self.enter_one(&netns)?;
-        let open = move |inside: &mut netns::Inside| dhcp_socket::open(links::index(&mut inside.route, &name)?);
+        let open = move |_: &mut netns::Inside| dhcp_socket::open(links::index(&name)?);
         namespace.call(open).await?.map_err(|source| {
             if source.raw_os_error() == Some(nix::libc::ENODEV) {
                 return WiringError::MissingLink { netns: netns.clone(), name: tap.clone() };
@@ -475,6 +476,41 @@ async fn apply_all(
         }
     }
     Ok(failures)
+}
+
+/// Applies a plan that makes things: those of the host first, as what is in pods hangs on them; then those in pods while
+/// the switch takes its ports in; then what waits for that. To go back and forth takes longer than the steps.
+async fn make_all(plan: &Plan, executors: &Executors<'_>) -> Result<Vec<(Op, Outcome)>, WiringError> {
+    let mut report = ApplyReport::default();
+    let in_turn = |op: &Op| {
+        // What a table keeps off is kept off before anything is up; what is in the way goes first.
+        matches!(op, Op::ReplaceTable { .. } | Op::DeleteTable { .. } | Op::DeleteOvsPort(_) | Op::DeleteLinks { .. })
+    };
+    if plan.ops.iter().any(in_turn) {
+        apply_all(plan, executors, false, &mut report).await?;
+        return Ok(report.done);
+    }
+    let of_switch = |op: &Op| op.inside().is_none();
+    let waiting = plan.ops.iter().rposition(of_switch).map_or(plan.ops.len(), |last| last + 1);
+    let (first, last) = plan.ops.split_at(waiting);
+    let pick = |wanted: &dyn Fn(&Op) -> bool| Plan { ops: first.iter().filter(|op| wanted(op)).cloned().collect() };
+    let host = pick(&|op| op.inside() == Some(&Netns::Host));
+    let pods = pick(&|op| op.inside().is_some_and(|netns| *netns != Netns::Host));
+    let (switch, last) = (pick(&of_switch), Plan { ops: last.to_vec() });
+    apply_all(&host, executors, false, &mut report).await?;
+    if report.done.len() < host.ops.len() {
+        // Somebody else is at work.
+        return Ok(report.done);
+    }
+    let (mut inside, mut outside) = (ApplyReport::default(), ApplyReport::default());
+    futures::future::try_join(
+        apply_all(&pods, executors, false, &mut inside),
+        apply_all(&switch, executors, false, &mut outside),
+    )
+    .await?;
+    report.done.extend(inside.done.into_iter().chain(outside.done));
+    apply_all(&last, executors, false, &mut report).await?;
+    Ok(report.done)
 }
 
 fn ovs_error(ovs: &Ovs, source: StepError) -> WiringError {

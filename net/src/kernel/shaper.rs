@@ -53,7 +53,7 @@ fn read(message: &[u8]) -> Option<(u32, Shaper)> {
 
 /// Gives a link its token bucket, in the place of whatever queue it has.
 pub(super) fn set(route: &mut Netlink, link: &IfName, shaper: Shaper) -> io::Result<()> {
-    let index = links::index(route, link)?;
+    let index = links::index(link)?;
     route.exchange(NEW_QUEUE, NLM_F_CREATE | NLM_F_REPLACE, &message(index, shaper)).map(drop)
 }
 

@@ -44,7 +44,7 @@ pub(super) fn read(route: &mut Netlink, index: u32) -> io::Result<PortVlans> {
 
 /// Brings the VLANs of a port to these and no others.
 pub(super) fn set(route: &mut Netlink, link: &IfName, wanted: &PortVlans) -> io::Result<()> {
-    let index = links::index(route, link)?;
+    let index = links::index(link)?;
     let present = read(route, index)?;
     // Those that are wanted come first: the port is never in none.
     let missing = wanted.iter().filter(|(id, flags)| present.get(*id) != Some(*flags));

@@ -3,14 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, IoSliceMut};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use netlink_packet_core::{NlaBuffer, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockProtocol, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockProtocol, recvmsg, setsockopt, sockopt};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::broadcast::Sender;
 
@@ -51,6 +52,11 @@ const NETLINK_LISTEN_ALL_NSID: i32 = 8;
 /// A datagram of notifications is at most a page, with slack for large links.
 const BUFFER: usize = 32 * 1024;
 
+/// How long what is told waits to be read: it comes in groups, most of it while we are at work ourselves.
+const GATHER: Duration = Duration::from_millis(10);
+/// Room for what is told by then, in bytes; of an ADD it is some 60 KiB.
+const ROOM: usize = 8 << 20;
+
 /// What is listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Events {
@@ -78,6 +84,10 @@ impl Listener {
         let mut socket = Socket::new(protocol as isize)?;
         socket.set_listen_all_namespaces(true)?;
         socket.set_non_blocking(true)?;
+        // SAFETY: the socket is open for as long as this is used.
+        let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+        // Without the right to it there is less room; what does not fit is told as `Anywhere`.
+        let _ = setsockopt(&fd, sockopt::RcvBufForce, &ROOM);
         socket.bind(&SocketAddr::new(0, groups))?;
         if what == Events::Links {
             // Kernels before 5.6 do not have it, and tell of VLANs of ports as of their links.
@@ -93,28 +103,26 @@ impl Listener {
     /// Tells of what is heard, for as long as the socket works.
     pub(super) async fn follow(mut self, heard: Sender<Place>) {
         let mut buffer = vec![0; BUFFER];
-        loop {
-            let received = match self.socket.readable().await {
-                Ok(mut ready) => {
-                    let received = receive(&self.socket, &mut buffer);
-                    if received == Err(Errno::EAGAIN) {
-                        ready.clear_ready();
+        while let Ok(mut ready) = self.socket.readable().await {
+            ready.clear_ready();
+            drop(ready);
+            tokio::time::sleep(GATHER).await;
+            let mut places = BTreeSet::new();
+            loop {
+                match receive(&self.socket, &mut buffer) {
+                    Ok(datagram) => places.extend(self.places(datagram)),
+                    Err(Errno::EAGAIN) => break,
+                    Err(Errno::EINTR) => {}
+                    // More was told than fits into the socket.
+                    Err(Errno::ENOBUFS) => _ = places.insert(Place::Anywhere),
+                    Err(error) => {
+                        tracing::error!(%error, what = ?self.what, "changes are found at the next look only");
+                        return;
                     }
-                    received
-                }
-                Err(_) => return,
-            };
-            match received {
-                // Without anybody who listens there is nothing to do.
-                Ok(datagram) => self.places(datagram).into_iter().for_each(|place| drop(heard.send(place))),
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                // More was told than fits into the socket.
-                Err(Errno::ENOBUFS) => drop(heard.send(Place::Anywhere)),
-                Err(error) => {
-                    tracing::error!(%error, what = ?self.what, "changes are found at the next look only");
-                    return;
                 }
             }
+            // Without anybody who listens there is nothing to do.
+            places.into_iter().for_each(|place| drop(heard.send(place)));
         }
     }
 
