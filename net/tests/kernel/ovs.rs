@@ -229,6 +229,16 @@ fn a_port_whose_link_went_is_taken_in_again() {
 }
 
 /// A pod's own VLAN through a tunnel of the switch, and what a trunk sees of it: both tags.
+/// Returns when something is so: what somebody else writes into the database is told a moment later.
+async fn heard(so: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the database tells of it");
+}
+
 #[test]
 fn vlans_of_a_pod_travel_inside_of_one() {
     let world = World::new();
@@ -246,14 +256,15 @@ fn vlans_of_a_pod_travel_inside_of_one() {
         assert_eq!(error.reason(), "VlanLimitTooLow", "{}", chain(&error));
         assert!(error.to_string().contains("`ovs-vsctl set Open_vSwitch . other_config:vlan-limit=2`"), "{error}");
         switch.vsctl("set Open_vSwitch . other_config:vlan-limit=2");
+        heard(async || wiring.reconcile(&desired(&attachments[0])).await.is_ok()).await;
         for attachment in &attachments {
             settle(&wiring, &desired(attachment)).await;
         }
         let name = host_ifname(&attachments[0].id);
         for drift in ["cvlans=8", "other_config:qinq-ethtype=802.1q", "vlan_mode=access"] {
             switch.vsctl(&format!("set port {name} {drift}"));
-            let plan = wiring.plan(&desired(&attachments[0])).await.unwrap().to_string();
-            assert!(plan.contains("tunnel 100 (802.1ad) 7"), "{drift}: {plan}");
+            let planned = async || wiring.plan(&desired(&attachments[0])).await.unwrap().to_string();
+            heard(async || planned().await.contains("tunnel 100 (802.1ad) 7")).await;
             settle(&wiring, &desired(&attachments[0])).await;
         }
     });
