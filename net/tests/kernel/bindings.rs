@@ -9,6 +9,7 @@ use std::time::Duration;
 use holdfast_net::attachment;
 use holdfast_net::binding::{self, bridge_name, tap_name};
 use holdfast_net::desired::DesiredState;
+use holdfast_net::kernel::Wiring;
 use holdfast_net::model::{
     Attachment, Backend, Binding, BindingMethod, BridgeGateway, Delivery, ForwardedPort, PodInterface, Protocol, Vlan,
 };
@@ -26,6 +27,17 @@ fn pod_network() -> Backend {
         vlan: Vlan::Untagged,
         gateway: Some(BridgeGateway { addresses, masquerade: true }),
     }
+}
+
+/// Makes attachments, and binds a guest to the one of this pod.
+async fn bound(wiring: &Wiring, pod: &Netns, attachments: &[Attachment], method: BindingMethod) -> Binding {
+    for attachment in attachments {
+        settle(wiring, &attachment::desired(attachment)).await;
+    }
+    let interface = wiring.observe_pod_interface(pod.path(), &ifname("eth0")).await.unwrap();
+    let binding = bind(pod, interface, method);
+    settle(wiring, &binding::desired(&binding).unwrap()).await;
+    binding
 }
 
 fn bind(pod: &Netns, interface: PodInterface, method: BindingMethod) -> Binding {
@@ -138,12 +150,7 @@ fn masquerade_gives_the_guest_the_ipv6_address_of_its_pod() {
             .flat_map(|port| [Protocol::Tcp, Protocol::Udp].map(|protocol| ForwardedPort { protocol, port }));
         let ports: Vec<_> = if with_v4 { ports.collect() } else { Vec::new() };
         let binding = world.wire(None, async |wiring| {
-            for attachment in &attachments {
-                settle(&wiring, &attachment::desired(attachment)).await;
-            }
-            let interface = wiring.observe_pod_interface(pod.path(), &ifname("eth0")).await.unwrap();
-            let binding = bind(&pod, interface, masquerade(ports));
-            settle(&wiring, &binding::desired(&binding).unwrap()).await;
+            let binding = bound(&wiring, &pod, &attachments, masquerade(ports)).await;
             let both = attachment::desired(&attachments[0]).merge(binding::desired(&binding).unwrap()).unwrap();
             assert!(wiring.plan(&both).await.unwrap().is_empty());
             binding
@@ -168,15 +175,7 @@ fn masquerade_forwards_the_listed_ports_only() {
     let (pod, peer) = (world.netns(), world.netns());
     let attachments = [world.attachment(&pod, 11, pod_network()), world.attachment(&peer, 12, pod_network())];
     let ports = vec![ForwardedPort { protocol: Protocol::Udp, port: 7 }];
-    let binding = world.wire(None, async |wiring| {
-        for attachment in &attachments {
-            settle(&wiring, &attachment::desired(attachment)).await;
-        }
-        let interface = wiring.observe_pod_interface(pod.path(), &ifname("eth0")).await.unwrap();
-        let binding = bind(&pod, interface, masquerade(ports));
-        settle(&wiring, &binding::desired(&binding).unwrap()).await;
-        binding
-    });
+    let binding = world.wire(None, async |wiring| bound(&wiring, &pod, &attachments, masquerade(ports)).await);
     let guest = guest(&world, &pod, &binding, "10.0.2.2/24", "10.0.2.1");
     assert_reaches(&peer, &guest, "10.7.0.11");
     let _echo = echo_udp(&guest, 9);

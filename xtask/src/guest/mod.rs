@@ -102,10 +102,13 @@ fn key() -> String {
         include_str!("oci.rs"),
         include_str!("packages.rs"),
     ];
+    hash(sources.into_iter().chain(initramfs::SCRIPTS.iter().map(|(_, text)| *text)))
+}
+
+/// A hash of texts, in this order.
+pub fn hash<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hash = Sha256::new();
-    for text in sources.into_iter().chain(initramfs::SCRIPTS.iter().map(|(_, text)| *text)) {
-        hash.update(Sha256::digest(text));
-    }
+    texts.into_iter().for_each(|text| hash.update(Sha256::digest(text)));
     hex::encode(hash.finalize())
 }
 

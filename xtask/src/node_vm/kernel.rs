@@ -8,9 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use sha2::{Digest as _, Sha256};
 
-use crate::guest::{cpio::Tree, initramfs, packages};
+use crate::guest::{self, cpio::Tree, initramfs, packages};
 use crate::process::Program;
 use crate::workspace;
 
@@ -67,14 +66,11 @@ fn find(package: PathBuf, initramfs: PathBuf) -> Result<Kernel> {
 
 /// A hash of what it is made of but for the versions of Debian's packages, as for the test guest.
 fn key() -> String {
-    let sources = [
+    guest::hash([
         include_str!("kernel.rs"),
         include_str!("../guest/cpio.rs"),
         include_str!("../guest/initramfs.rs"),
         include_str!("../../node-vm/init"),
         include_str!("../../node-vm/serve"),
-    ];
-    let mut hash = Sha256::new();
-    sources.iter().for_each(|text| hash.update(Sha256::digest(text)));
-    hex::encode(hash.finalize())
+    ])
 }
