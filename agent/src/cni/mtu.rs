@@ -49,8 +49,10 @@ async fn wire(context: &Context, network: &NetworkConfig) -> Result<BTreeMap<Str
     match &network.backend {
         Backend::Ovs { bridge, .. } => Ok(context.wiring.foreign_ports_of_ovs(bridge).await?),
         Backend::LinuxBridge { bridge, .. } => {
-            let present = of_link(bridge)?;
-            let wider = network.mtu.zip(present).is_some_and(|(wanted, present)| wanted > present);
+            let wider = match network.mtu {
+                Some(wanted) => of_link(bridge)?.is_some_and(|present| wanted > present),
+                None => false,
+            };
             Ok(if wider { context.wiring.foreign_ports(bridge).await? } else { BTreeMap::new() })
         }
         Backend::Macvtap { .. } => Ok(BTreeMap::new()),

@@ -63,14 +63,14 @@ pub async fn allocate(store: &dyn LeaseStore, request: &Request<'_>) -> Result<A
 ///
 /// # Errors
 /// [`LeaseError::Store`].
-pub async fn keep(store: &dyn LeaseStore, segment: &str, claim: &Claim) -> Result<(), LeaseError> {
+async fn keep(store: &dyn LeaseStore, segment: &str, claim: &Claim) -> Result<(), LeaseError> {
     let mut held = store.held(LeaseKind::Ip, segment, claim).await?;
     held.extend(store.held(LeaseKind::Mac, segment, claim).await?);
     store.keep(held).await
 }
 
-/// Gives `request.claim` its addresses, which nobody else gets from then on. Who is told of them must wait for [`keep`]:
-/// it is for callers with something else to do meanwhile.
+/// Gives `request.claim` its addresses, which nobody else gets from then on. A power cut may undo it: it is for claims that
+/// a power cut ends, those of plain pods.
 ///
 /// # Errors
 /// [`AllocateError`]; nothing that this call has created is left then.

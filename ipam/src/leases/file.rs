@@ -1,10 +1,10 @@
 //! Leases as files: `<root>/{ipleases,macleases}/<segment>.<hex>.json`, one object each.
 //!
 //! Invariants: a file appears complete (written under another name, then linked: `link(2)` fails where the name is taken,
-//! so the end of the process leaves the whole lease or none) and changes by rename. It is synced before anybody is told
-//! of its address ([`LeaseStore::keep`]), and not sooner, for that is what takes the time of an ADD; so a power cut may
-//! leave a file without its content, of which nobody was told. One process at a time holds the folder's lock. Any other
-//! file that cannot be read is a taken address.
+//! so the end of the process leaves the whole lease or none) and changes by rename. That of a VM is synced before anybody
+//! is told of its address ([`LeaseStore::keep`]); that of a plain pod, whose sandbox a power cut ends, is not, for that
+//! would take the time of an ADD. So a power cut may leave a file without its content, whose address nobody has by then.
+//! One process at a time holds the folder's lock. Any other file that cannot be read is a taken address.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

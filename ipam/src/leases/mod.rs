@@ -18,7 +18,7 @@ use std::fmt;
 use futures::future::BoxFuture;
 use holdfast_api::lease::{Claim, IPLease, LeaseStatus, MACLease};
 
-pub use allocate::{Allocation, Request, allocate, keep, reserve};
+pub use allocate::{Allocation, Request, allocate, reserve};
 pub use file::{FileStore, OpenError};
 pub use quarantine::{QUARANTINED, is_quarantined, sweep};
 pub use refusal::{AllocateError, Holder};

@@ -159,9 +159,10 @@ impl Wiring {
         report.done = make_all(&plan, &executors).await?;
         // The flows of a port name the number that it has by now; they are the only steps that follow from others.
         let mut sequel = Plan::default();
-        if !new_ports_of(&plan).is_empty() {
+        let new_ports = new_ports_of(&plan);
+        if !new_ports.is_empty() {
             let ports = DesiredState { ovs_ports: desired.ovs_ports.clone(), ..DesiredState::default() };
-            let ovs = self.observe_ovs(&ports, &new_ports_of(&plan)).await?;
+            let ovs = self.observe_ovs(&ports, &new_ports).await?;
             sequel = crate::plan::plan(&ports, &ObservedState { ovs, ..ObservedState::default() })?;
             apply_all(&sequel, &executors, false, &mut report).await?;
         }
